@@ -1,0 +1,57 @@
+# Two commands do all the set-up: `make lj7` (the main job) and `make test`.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+RUN := runs/lj7
+
+.PHONY: help lj7 test slow lint format types figures clean
+.DEFAULT_GOAL := help
+
+help:
+	@echo "make lj7      install into .venv, compute the LJ7 rates C3 <-> C2 at beta 9, write $(RUN)/"
+	@echo "make test     install into .venv if need be and run the tests"
+	@echo "make slow     the long tests"
+	@echo "make lint     ruff      make types   mypy      make format   ruff format"
+	@echo "make figures  copy the figures of $(RUN) to docs/figures/"
+	@echo "make clean    remove .venv, caches and build output (runs/ stays)"
+
+# Made once; made again when pyproject.toml changes.
+$(VENV)/.installed: pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer needed; try: make PYTHON=python3.11")'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install -e .
+	@touch $@
+
+$(VENV)/.developer: $(VENV)/.installed
+	$(BIN)/pip install -e ".[dev]"
+	@touch $@
+
+# An interrupted run is carried on; a finished one is only reported again.
+lj7: $(VENV)/.installed
+	@if [ -e $(RUN) ]; then echo "$(RUN) exists: resuming it"; $(BIN)/rlis resume $(RUN); else \
+	set -x; $(BIN)/rlis run lj7 --from C3 --to C2 --beta 9 --both --workers 2 --target-error 0.1 --seed 1 --out $(RUN); fi
+	$(BIN)/rlis report $(RUN)
+
+test: $(VENV)/.developer
+	$(BIN)/pytest
+
+slow: $(VENV)/.developer
+	$(BIN)/pytest -m slow
+
+lint: $(VENV)/.developer
+	$(BIN)/ruff check .
+
+format: $(VENV)/.developer
+	$(BIN)/ruff format .
+
+types: $(VENV)/.developer
+	$(BIN)/mypy
+
+figures: lj7
+	@mkdir -p docs/figures
+	find $(RUN) -name '*.png' -exec cp {} docs/figures/ \;
+	@ls -l docs/figures
+
+clean:
+	rm -rf $(VENV) .ci/venv build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	find openmm_rlis systems tests examples benchmarks -name __pycache__ -type d -prune -exec rm -rf {} + 2>/dev/null || true
