@@ -17,7 +17,6 @@ FENCES = {
     "torch": {"features", "regions", "value", "bias", "engine", "training"},
     "matplotlib": {"report"},
     "plotly": {"report"},
-    "mdtraj": {"paths", "storage", "report", "sampler", "cli"},
 }
 
 
