@@ -12,7 +12,7 @@ help:
 	@echo "make test     install into .venv if need be and run the tests"
 	@echo "make slow     the long tests"
 	@echo "make lint     ruff      make types   mypy      make format   ruff format"
-	@echo "make figures  copy the figures of $(RUN) to docs/figures/"
+	@echo "make figures  the README's two figures, from $(RUN) to docs/figures/"
 	@echo "make clean    remove .venv, caches and build output (runs/ stays)"
 
 # Made once; made again when pyproject.toml changes.
@@ -49,8 +49,7 @@ types: $(VENV)/.developer
 
 figures: lj7
 	@mkdir -p docs/figures
-	find $(RUN) -name '*.png' -exec cp {} docs/figures/ \;
-	@ls -l docs/figures
+	cp $(RUN)/figures/structures.png $(RUN)/figures/paths_on_plane.png docs/figures/
 
 clean:
 	rm -rf $(VENV) .ci/venv build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
