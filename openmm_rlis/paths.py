@@ -60,6 +60,14 @@ def _renumber(
     return new_index, np.where(kept >= 0, new_index[kept], -1).astype(np.int32)
 
 
+def _depths(parents: NDArray[np.int32]) -> NDArray[np.int32]:
+    depths = [0] * len(parents)
+    for frame, parent in enumerate(parents.tolist()):
+        if 0 <= parent < frame:
+            depths[frame] = depths[parent] + 1
+    return np.array(depths, dtype=np.int32)
+
+
 @dataclass(frozen=True, eq=False)
 class PathTree:
     """All paths of one batch in one round, with every frame stored once.
@@ -79,6 +87,8 @@ class PathTree:
     roots : (n_paths,) int32
         Index of the root within the batch and round.
     batch, round : int
+    lags : (n_frames,) int32, optional
+        Time of each frame in lags since the first frame of its root; without it, frames are one lag apart.
 
     Raises
     ------
@@ -94,9 +104,14 @@ class PathTree:
     roots: NDArray[np.int32]
     batch: int
     round: int
+    lags: NDArray[np.int32] = None  # type: ignore[assignment]  # filled in below
 
     def __post_init__(self) -> None:
         n_frames, n_paths = len(self.parents), len(self.leaves)
+        if self.lags is None:
+            object.__setattr__(self, "lags", _depths(self.parents))
+        if self.lags.shape != (n_frames,):
+            raise bad_input("lags", f"shape ({n_frames},), one for each frame", self.lags.shape)
         shape = self.positions.shape
         if len(shape) != 3 or shape[0] != n_frames or shape[2] != 3:
             raise bad_input("positions", f"shape ({n_frames}, n_atoms, 3), one frame for each parent", shape)
@@ -156,6 +171,7 @@ class PathTree:
             self.roots[mask],
             self.batch,
             self.round,
+            self.lags[needed],
         )
 
 
@@ -175,6 +191,7 @@ class TreeBuilder:
     def _clear(self) -> None:
         self._positions: list[NDArray[np.float32]] = []
         self._parents: list[NDArray[np.int32]] = []
+        self._lags: list[NDArray[np.int32]] = []
         self._n_frames = 0
 
     @property
@@ -182,7 +199,7 @@ class TreeBuilder:
         """Number of frames held."""
         return self._n_frames
 
-    def add(self, positions: ArrayLike, parents: ArrayLike) -> NDArray[np.int32]:
+    def add(self, positions: ArrayLike, parents: ArrayLike, lag: int) -> NDArray[np.int32]:
         """Append one frame for each walker and return the indices of the new frames.
 
         Parameters
@@ -191,6 +208,8 @@ class TreeBuilder:
             In nm; copied as float32, so the caller may reuse the buffer.
         parents : (n,) int
             Frames before these ones, -1 for roots.
+        lag : int
+            Time of these frames, in lags since the first frames.
 
         Raises
         ------
@@ -209,32 +228,23 @@ class TreeBuilder:
         self._n_atoms = frames.shape[1]
         self._positions.append(frames)
         self._parents.append(before)
+        self._lags.append(np.full(len(before), lag, dtype=np.int32))
         return np.arange(first, self._n_frames, dtype=np.int32)
 
-    def _joined(self) -> tuple[NDArray[np.float32], NDArray[np.int32]]:
+    def _joined(self) -> tuple[NDArray[np.float32], NDArray[np.int32], NDArray[np.int32]]:
         empty = np.empty((0, self._n_atoms, 3), dtype=np.float32)
+        none = np.empty(0, dtype=np.int32)
         return (
-            np.concatenate(self._positions) if self._positions else empty,
-            np.concatenate(self._parents) if self._parents else np.empty(0, dtype=np.int32),
+            np.concatenate([empty, *self._positions]),
+            np.concatenate([none, *self._parents]),
+            np.concatenate([none, *self._lags]),
         )
-
-    def compact(self, frames: ArrayLike) -> NDArray[np.int32]:
-        """Drop every frame that is not in `frames` or an ancestor of one; return their new indices.
-
-        Saves memory in a long round: pass the present frames of the live walkers and the leaves to be kept.
-        """
-        wanted = np.asarray(frames, dtype=np.int32)
-        positions, parents = self._joined()
-        needed = _ancestors(parents, wanted)
-        new_index, parents = _renumber(parents, needed)
-        self._positions, self._parents, self._n_frames = [positions[needed]], [parents], len(parents)
-        return new_index[wanted]
 
     def finish(
         self, leaves: ArrayLike, labels: ArrayLike, log_weights: ArrayLike, roots: ArrayLike, batch: int, round: int
     ) -> PathTree:
         """Return the tree (see `PathTree` for the arguments) and leave the builder empty for the next one."""
-        positions, parents = self._joined()
+        positions, parents, lags = self._joined()
         self._clear()
         return PathTree(
             positions,
@@ -245,6 +255,7 @@ class TreeBuilder:
             np.array(roots, dtype=np.int32),
             int(batch),
             int(round),
+            lags,
         )
 
 
@@ -259,7 +270,7 @@ class PathEnsemble:
     failure_share : float
         Share of the failure paths that was kept (their weights already make up for it).
     frame_interval : float
-        Time between frames in ps (the lag).
+        The lag in ps, the unit of the frames' times.
     """
 
     def __init__(
@@ -331,6 +342,18 @@ class PathEnsemble:
         tree = self.trees[self._tree_of_path[i]]
         return np.asarray(tree.positions[tree.path(self._index_in_tree[i])], dtype=np.float32)
 
+    def times(self, i: int) -> NDArray[np.float64]:
+        """Return the time of each frame of path `i` since its first, (n_path_frames,) in ps."""
+        tree = self.trees[self._tree_of_path[i]]
+        return np.asarray(tree.lags[tree.path(self._index_in_tree[i])] * self.frame_interval, dtype=np.float64)
+
+    def durations(self) -> NDArray[np.float64]:
+        """Return the time from the first to the last frame of every path, (n,) in ps."""
+        whole = [tree.lags[tree.leaves] for tree in self.trees]
+        starts = np.cumsum([0, *(tree.n_paths for tree in self.trees)])[:-1]
+        ends = np.concatenate([np.empty(0, np.int32), *whole])
+        return np.asarray(ends[starts[self._tree_of_path] + self._index_in_tree] * self.frame_interval, dtype=np.float64)
+
     def select(self, keep: ArrayLike) -> PathEnsemble:
         """Return the chosen paths (booleans or indices); trees are shared, nothing is copied."""
         chosen = np.asarray(keep)
@@ -360,7 +383,7 @@ class PathEnsemble:
 
         frames = self.positions(i)
         topology = self.topology if self.topology is not None else trivial_topology(frames.shape[1])
-        return mdtraj.Trajectory(frames, topology, time=np.arange(len(frames)) * self.frame_interval)
+        return mdtraj.Trajectory(frames, topology, time=self.times(i))
 
 
 def trivial_topology(n_atoms: int) -> Any:

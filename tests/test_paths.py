@@ -56,37 +56,27 @@ def test_path_runs_from_a_root_to_the_leaf(tree: PathTree) -> None:
         assert np.array_equal(tree.parents[path[1:]], path[:-1])
 
 
-@given(seed=st.integers(0, 2**32 - 1), n_steps=st.integers(1, 12), compact_at=st.integers(0, 12))
-def test_builder_gives_each_walker_its_own_history(seed: int, n_steps: int, compact_at: int) -> None:
+@given(seed=st.integers(0, 2**32 - 1), n_steps=st.integers(1, 12))
+def test_builder_gives_each_walker_its_own_history(seed: int, n_steps: int) -> None:
     rng = np.random.default_rng(seed)
     builder = TreeBuilder()
     positions = rng.normal(size=(4, 2, 3)).astype(np.float32)
     histories = [[x.copy()] for x in positions]
-    present = builder.add(positions, np.full(4, -1))
+    present = builder.add(positions, np.full(4, -1), 0)
     for step in range(n_steps):
         chosen = rng.integers(0, len(present), size=rng.integers(1, 6))
         histories = [histories[j].copy() for j in chosen]
         buffer = rng.normal(size=(len(chosen), 2, 3)).astype(np.float32)
         for history, x in zip(histories, buffer, strict=True):
             history.append(x.copy())
-        present = builder.add(buffer, present[chosen])
+        present = builder.add(buffer, present[chosen], step + 1)
         buffer[:] = np.nan  # the builder must own a copy
-        if step == compact_at:
-            present = builder.compact(present)
     n = len(present)
     tree = builder.finish(present, np.full(n, 2), np.zeros(n), np.zeros(n), batch=3, round=1)
     for i, history in enumerate(histories):
         assert np.array_equal(tree.positions[tree.path(i)], np.array(history))
     assert (tree.batch, tree.round, builder.n_frames) == (3, 1, 0)
     assert tree.leaves.dtype == tree.parents.dtype == np.int32
-
-
-def test_compact_frees_the_frames_of_forgotten_walkers() -> None:
-    builder = TreeBuilder()
-    first = builder.add(np.zeros((3, 1, 3)), [-1, -1, -1])
-    builder.add(np.ones((2, 1, 3)), first[:2])
-    assert np.array_equal(builder.compact([4, 2]), [2, 1])
-    assert builder.n_frames == 3
 
 
 def test_an_empty_builder_gives_an_empty_tree() -> None:
@@ -100,9 +90,9 @@ def test_builder_and_prune_are_fast_enough_for_every_lag() -> None:
     builder, rng = TreeBuilder(), np.random.default_rng(1)
     positions = rng.normal(size=(300, 7, 3))
     start = time.perf_counter()
-    present = builder.add(positions, np.full(300, -1))
+    present = builder.add(positions, np.full(300, -1), 0)
     for _ in range(2000):
-        present = builder.add(positions, present)
+        present = builder.add(positions, present, 1)
     added = time.perf_counter()
     tree = builder.finish(present, np.full(300, 2), np.zeros(300), np.arange(300), 0, 0)
     pruned = tree.prune(np.arange(300) % 3 == 0)
@@ -179,9 +169,9 @@ def test_a_tree_that_makes_no_sense_is_refused_by_name(change: dict[str, np.ndar
 def test_bad_arguments_of_add_and_prune_are_refused() -> None:
     builder = TreeBuilder()
     with pytest.raises(InputError, match="parents: expected -1 or frames below 0"):
-        builder.add(np.zeros((1, 2, 3)), [0])
+        builder.add(np.zeros((1, 2, 3)), [0], 0)
     with pytest.raises(InputError, match="positions, parents"):
-        builder.add(np.zeros((2, 2, 3)), [-1])
+        builder.add(np.zeros((2, 2, 3)), [-1], 0)
     assert builder.n_frames == 0
     with pytest.raises(InputError, match="keep: expected booleans"):
         random_tree(1, 5, 2).prune([0, 1])

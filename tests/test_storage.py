@@ -20,7 +20,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from openmm_rlis import storage
+from openmm_rlis import disk, storage
 from openmm_rlis.errors import InputError, StorageError
 from openmm_rlis.paths import PathTree
 from openmm_rlis.storage import RunDirectory, predicted_bytes
@@ -341,7 +341,7 @@ class LimitedWrites:
     """Lets `budget` bytes through, then fails as a full disk does."""
 
     def __init__(self, budget: int, code: int) -> None:
-        self.budget, self.code, self.real = budget, code, storage._write_all
+        self.budget, self.code, self.real = budget, code, disk.write_all
 
     def __call__(self, file: Any, data: Any) -> None:
         size = memoryview(data).nbytes
@@ -361,13 +361,13 @@ def test_a_full_disk_leaves_the_earlier_rounds_untouched(
     before = snapshot(run.path)
     for budget in range(0, 5200, 97):
         with monkeypatch.context() as patch:
-            patch.setattr(storage, "_write_all", LimitedWrites(budget, code))
+            patch.setattr(disk, "write_all", LimitedWrites(budget, code))
             with pytest.raises(StorageError, match=r"no room left \(.*\); .*free some space, then resume$") as caught:
                 write_some(run, 1)
             assert "\n" not in str(caught.value)
         assert snapshot(run.path) == before
     with monkeypatch.context() as patch:
-        patch.setattr(storage, "_write_all", LimitedWrites(3, code))
+        patch.setattr(disk, "write_all", LimitedWrites(3, code))
         for action in (lambda: run.write_value(b"other"), lambda: run.write_result({"b": 2})):
             with pytest.raises(StorageError, match="no room left"):
                 action()
@@ -454,16 +454,18 @@ KILL = """
 import os, shutil, sys
 from pathlib import Path
 import mdtraj
-from openmm_rlis import storage
+from openmm_rlis import creation, disk, frames, storage
 from test_storage import RunDirectory, XML, snapshot, write_some
 
+files = {module.__file__ for module in (creation, disk, frames, storage)}
+
 def killed_at(line, action):
-    "Fork, run action, die before the given executed line of storage.py; return whether it died there."
+    "Fork, run action, die before the given executed line of the storage modules; return whether it died there."
     child = os.fork()
     if child == 0:
         left = [line]
         def trace(frame, event, _):
-            if frame.f_code.co_filename != storage.__file__:
+            if frame.f_code.co_filename not in files:
                 return None
             if event == "line":
                 left[0] -= 1

@@ -1,0 +1,51 @@
+"""openmm_rlis: rates and paths of rare events in OpenMM, with error bars that can be trusted.
+
+A tour. Hand over a System and two regions; get the rate, the weighted paths, the committor::
+
+    import openmm_rlis as rlis
+    from openmm_rlis.systems import lj7
+
+    problem = lj7.build(source="C3", target="C2", others=("C0", "C1"), beta=9.0)
+    result = rlis.run(problem, directory="run", seed=1, target_relative_error=0.1)
+    print(result.rate)
+
+`Problem` says what is sampled, `Region` where from and to, `features` what the value function sees. `run`, `resume` and `brute` do the
+work and `load` reads results, on a laptop without torch or OpenMM. A reader of the code starts with `sampler`
+(the loop), then `walk` and `flux` (what is estimated), `branching` and `weights` (why it is exact), `learning` and `value` (what makes it fast).
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+if TYPE_CHECKING:
+    from . import features
+    from .config import Settings
+    from .estimators import Estimate
+    from .paths import PathEnsemble
+    from .problem import Problem
+    from .regions import Region
+    from .result import Result, load
+    from .sampler import brute, resume, run
+    from .value import ValueFunction
+
+_HOME = {
+    "Settings": "config", "Estimate": "estimators", "PathEnsemble": "paths", "Problem": "problem", "Region": "regions",
+    "Result": "result", "load": "result", "brute": "sampler", "resume": "sampler", "run": "sampler", "ValueFunction": "value",
+}  # fmt: skip
+
+__all__ = [
+    "Estimate", "PathEnsemble", "Problem", "Region", "Result", "Settings", "ValueFunction", "brute", "features", "load", "resume", "run",
+]  # fmt: skip
+
+
+def __getattr__(name: str) -> Any:
+    """Import public names when first used, so that results can be read without torch and OpenMM."""
+    if name == "features":
+        return importlib.import_module(".features", __name__)
+    if name in _HOME:
+        return getattr(importlib.import_module(f".{_HOME[name]}", __name__), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

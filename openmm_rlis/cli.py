@@ -1,0 +1,294 @@
+"""The command line, `rlis`: run, resume, brute, status, report, verify, export, doctor, systems.
+
+Exit status: 0 done, 1 the run failed, 2 bad input or storage, 3 stopped by a limit with a valid partial result, 130
+interrupted. Whatever goes wrong, standard error gets one line and never a traceback; that of an unexpected error goes
+to a file, or to the terminal with RLIS_TRACEBACK=1. Heavy modules are imported inside the commands, so that
+`rlis --help` and `rlis status` answer at once.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import tempfile
+import traceback
+import warnings
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from .errors import InputError, RlisError, StorageError, bad_input
+
+DONE, FAILED, BAD_INPUT, INTERRUPTED = 0, 1, 2, 130
+
+app = typer.Typer(
+    name="rlis",
+    help="Unbiased rates and paths of rare transitions in OpenMM.",
+    add_completion=False,
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+)
+
+System = Annotated[str, typer.Argument(metavar="SYSTEM", help="A name from `rlis systems`, or a config.yaml.")]
+Out = Annotated[Path, typer.Option("--out", metavar="DIR", help="New directory for the run.")]
+Source = Annotated[str | None, typer.Option("--from", metavar="A", help="Source region.")]
+Target = Annotated[str | None, typer.Option("--to", metavar="B", help="Target region.")]
+Others = Annotated[str | None, typer.Option(metavar="C,D", help="Further absorbing regions; `none` for none.")]
+Beta = Annotated[float | None, typer.Option(help="Inverse temperature.")]
+Set = Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="System option or settings.NAME.")]
+Seed = Annotated[int | None, typer.Option(help="Seed of all random streams; 1.")]
+TargetError = Annotated[float | None, typer.Option(help="Relative standard error to reach; 0.1, brute 0.05.")]
+MaxEvals = Annotated[float | None, typer.Option(help="Limit on force evaluations, for each direction.")]
+MaxTime = Annotated[float | None, typer.Option(metavar="SECONDS", help="Limit on wall time, for each direction.")]
+Workers = Annotated[int | None, typer.Option(help="Processes; with --both two run at the same time.")]
+Platform = Annotated[str | None, typer.Option(help="OpenMM platform.")]
+Both = Annotated[bool | None, typer.Option("--both", help="A to B and B to A, in DIR/forward and DIR/backward.")]
+Backend = Annotated[str | None, typer.Option(help="Bias backend: torch, python-torch or python.")]
+Directory = Annotated[Path, typer.Argument(metavar="DIR", help="A run directory.")]
+OneWay = Annotated[str | None, typer.Option(hidden=True)]
+
+
+@app.command()
+def run(
+    system: System, out: Out, source: Source = None, target: Target = None, others: Others = None, beta: Beta = None,
+    assignments: Set = None, seed: Seed = None, target_error: TargetError = None, max_evals: MaxEvals = None,
+    max_time: MaxTime = None, workers: Workers = None, platform: Platform = None, both: Both = None,
+    backend: Backend = None, direction: OneWay = None,
+) -> int:  # fmt: skip
+    """Compute a rate by branching and bias, learned on the way."""
+    options = {"source": source, "target": target, "others": others, "beta": beta}
+    return _start(system, "run", out, options, assignments, backend, direction, {
+        "seed": seed, "target_relative_error": target_error, "max_force_evaluations": max_evals,
+        "max_seconds": max_time, "workers": workers, "platform": platform, "both": both,
+    })  # fmt: skip
+
+
+@app.command()
+def brute(
+    system: System, out: Out, source: Source = None, target: Target = None, others: Others = None, beta: Beta = None,
+    assignments: Set = None, seed: Seed = None, target_error: TargetError = None, max_evals: MaxEvals = None,
+    max_time: MaxTime = None, workers: Workers = None, platform: Platform = None, both: Both = None,
+    direction: OneWay = None,
+) -> int:  # fmt: skip
+    """Compute a rate by plain simulation with the same definitions."""
+    options = {"source": source, "target": target, "others": others, "beta": beta}
+    return _start(system, "brute", out, options, assignments, None, direction, {
+        "seed": seed, "target_relative_error": target_error, "max_force_evaluations": max_evals,
+        "max_seconds": max_time, "workers": workers, "platform": platform, "both": both,
+    })  # fmt: skip
+
+
+@app.command()
+def resume(
+    directory: Directory, target_error: TargetError = None, max_evals: MaxEvals = None, max_time: MaxTime = None
+) -> int:
+    """Carry on an interrupted run, or one stopped by a limit; the options replace the stored ones."""
+    from . import launch
+
+    values = {"target_relative_error": target_error, "max_force_evaluations": max_evals, "max_seconds": max_time}
+    return launch.resume(directory, _checked_limits(values))
+
+
+@app.command()
+def status(directory: Directory) -> int:
+    """Say where a run stands, from its files alone."""
+    from .console import status_lines
+
+    print("\n".join(status_lines(directory)))
+    return DONE
+
+
+@app.command()
+def report(directory: Directory, figures: Annotated[bool, typer.Option(help="Draw the figures too.")] = True) -> int:
+    """Print the results as a table and draw the figures into DIR/figures."""
+    from .report import report as write_report
+
+    for path in write_report(directory, figures):
+        print(path)
+    return DONE
+
+
+@app.command()
+def verify(directory: Directory) -> int:
+    """Check every checksum of a run."""
+    from .launch import run_directories
+    from .storage import RunDirectory
+
+    runs = run_directories(directory)
+    problems = [f"{path}: {problem}" for path in runs.values() for problem in RunDirectory.open(path).verify()]
+    for problem in problems:
+        print(f"error: {problem}", file=sys.stderr)
+    if not problems:
+        print(f"{directory}: all checksums are right")
+    return BAD_INPUT if problems else DONE
+
+
+@app.command()
+def export(
+    directory: Directory,
+    out: Annotated[Path, typer.Argument(metavar="OUT", help="New directory for the trajectories.")],
+    failures: Annotated[bool, typer.Option("--failures", help="The kept failure paths too.")] = False,
+    suffix: Annotated[str, typer.Option("--format", help="dcd, xtc, h5 or any other that mdtraj writes.")] = "dcd",
+) -> int:
+    """Write each success path as a trajectory for mdtraj.load, with weights.csv and topology.pdb."""
+    from .export import export_paths
+
+    for path, count in export_paths(directory, out, failures, suffix).items():
+        print(f"{path}: {count} paths")
+    return DONE
+
+
+@app.command()
+def systems() -> int:
+    """List the systems, their options and reference numbers."""
+    from . import launch
+    from .systems import available
+
+    for name, module in available().items():
+        options = launch.default_options(name)
+        print(f"{name}: {module.describe()}")
+        print("  options: " + ", ".join(f"{key}={_plain(value)}" for key, value in options.items()))
+    return DONE
+
+
+@app.command()
+def doctor() -> int:
+    """Say what is installed and which platforms and bias backends work."""
+    from .doctor import examine
+
+    lines, healthy = examine()
+    print("\n".join(lines))
+    return DONE if healthy else FAILED
+
+
+def _plain(value: Any) -> str:
+    return ",".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
+
+
+def _start(
+    system: str,
+    method: str,
+    out: Path,
+    options: Mapping[str, Any],
+    assignments: Sequence[str] | None,
+    backend: str | None,
+    direction: str | None,
+    values: Mapping[str, Any],
+) -> int:
+    from . import launch
+    from .config import DIRECTIONS, RunConfig, parse_assignment, read_yaml, validated
+
+    is_file = system.endswith((".yaml", ".yml"))
+    content: dict[str, Any] = read_yaml(Path(system)) if is_file else {"system": system, "method": method}
+    if is_file and (method == "brute" or "method" not in content):
+        content["method"] = method
+    chosen = {key: value for key, value in options.items() if value is not None}
+    if "others" in chosen:
+        chosen["others"] = [name.strip() for name in chosen["others"].split(",") if name.strip() not in ("", "none")]
+    settings = {"backend": backend} if backend else {}
+    for key, value in map(parse_assignment, assignments or ()):
+        (settings if key.startswith("settings.") else chosen)[key.removeprefix("settings.")] = value
+    for entry, update in (("options", chosen), ("settings", settings)):
+        if not isinstance(content.get(entry, {}), dict):
+            raise bad_input(entry, "a mapping of names to values", repr(content[entry]))
+        content[entry] = {**content.get(entry, {}), **update}
+    content.update({key: value for key, value in values.items() if value is not None})
+    config = validated(RunConfig, content)
+    for one in DIRECTIONS:
+        if direction == one:
+            config = config.one_way(one, launch.default_options(config.system))
+    return launch.start(config, out)
+
+
+def _checked_limits(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the limits that were given, validated as in a RunConfig."""
+    from .config import RunConfig
+
+    given = {key: value for key, value in values.items() if value is not None}
+    config = RunConfig.from_mapping({"system": "any", **given})
+    return {key: getattr(config, key) for key in given}
+
+
+def _warn(message: Warning | str, *_: Any, **__: Any) -> None:
+    print(f"warning: {' '.join(str(message).split())}", file=sys.stderr)
+
+
+def _complain(message: object) -> None:
+    print(f"error: {' '.join(str(message).split())}", file=sys.stderr)
+
+
+def _usage(error: Any, arguments: list[str]) -> str:
+    """Return the message of a usage error, with the value that was given where click leaves it out."""
+    message = str(error.format_message()) or "no command given; see rlis --help"
+    for option in getattr(getattr(error, "param", None), "opts", ()):
+        if option in arguments[:-1]:
+            value = arguments[arguments.index(option) + 1]
+            return message if value in message else f"{message}, got {value!r}"
+    return message
+
+
+def _unexpected(error: BaseException) -> None:
+    """Say in one line that this is a bug, and put the traceback into a file."""
+    what = f"{type(error).__name__}: {error}"
+    if os.environ.get("RLIS_TRACEBACK"):
+        traceback.print_exception(error)
+        return
+    try:
+        with tempfile.NamedTemporaryFile("w", prefix="rlis-", suffix=".log", delete=False, encoding="utf-8") as file:
+            traceback.print_exception(error, file=file)
+        _complain(f"unexpected {what}; please report it with {file.name}")
+    except OSError:
+        _complain(f"unexpected {what}; please report it with the output of RLIS_TRACEBACK=1")
+
+
+def _interrupted(arguments: Sequence[str]) -> None:
+    words = list(arguments)
+    out = words[words.index("--out") + 1] if "--out" in words[:-1] else None
+    if words[:1] == ["resume"] and len(words) > 1:
+        out = words[1]
+    advice = f"; carry on with: rlis resume {out}" if out and Path(out).exists() else ""
+    print(f"interrupted{advice}", file=sys.stderr)
+
+
+def execute(arguments: Sequence[str]) -> int:
+    """Run one command line, without the word `rlis`, and return the exit status; errors become one line on stderr."""
+    try:
+        value = app(list(arguments), standalone_mode=False, prog_name="rlis")
+        if value == INTERRUPTED:  # typer turns an interrupt into this status
+            _interrupted(arguments)
+        return value if isinstance(value, int) else DONE
+    except RlisError as error:
+        _complain(error)
+        return BAD_INPUT if isinstance(error, InputError | StorageError) else FAILED
+    except BrokenPipeError:  # `rlis report DIR | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return FAILED
+    except (OSError, ModuleNotFoundError) as error:
+        _complain(error)
+        return FAILED if isinstance(error, ModuleNotFoundError) else BAD_INPUT
+    except (KeyboardInterrupt, typer.Abort):
+        _interrupted(arguments)
+        return INTERRUPTED
+    except Exception as error:
+        if hasattr(error, "format_message"):  # click's usage errors, wherever typer keeps click
+            _complain(_usage(error, list(arguments)))
+            return BAD_INPUT
+        _unexpected(error)
+        return FAILED
+
+
+def main() -> None:
+    """Entry point of the `rlis` command."""
+    warnings.showwarning = _warn
+    if os.environ.get("RLIS_CHILD"):
+        from .launch import die_with_parent
+
+        die_with_parent()
+    sys.exit(execute(sys.argv[1:]))
+
+
+if __name__ == "__main__":
+    main()

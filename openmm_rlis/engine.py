@@ -1,0 +1,200 @@
+"""Engine: moves walkers one lag.
+
+    propagate(x_0) -> x_tau and ln dP/dQ of the segment
+
+Walkers ride in slots of packed Contexts, of which there are a few sizes; any number of walkers can be asked for, they enter
+and leave between calls, and no Context is rebuilt. Unbiased walkers use a Context without network, at full speed. The
+random stream is reset by `reseed`, so the same stream and the same calls give the same walk on the Reference and CPU platforms.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import openmm
+from numpy.typing import NDArray
+
+from .bias import bias_force, default_backend, scriptable
+from .errors import BackendError, DivergedError, bad_input
+from .integrators import brownian, set_coefficients
+from .problem import Problem
+from .replicas import can_pack, pack
+from .value import ValueFunction
+
+Array = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Bias:
+    """How a value function acts as a force: scale s in [0, 1], steps it is held, backend (None: the best here)."""
+
+    value: ValueFunction
+    scale: float = 1.0
+    hold_steps: int = 10
+    backend: str | None = None
+
+
+@dataclass
+class Cost:
+    """Force evaluations (one walker, one step) and network calls (one walker, one evaluation)."""
+
+    force_evaluations: int = 0
+    network_calls: int = 0
+
+
+class Engine:
+    """Moves walkers of one Problem, with and without bias.
+
+    Parameters
+    ----------
+    problem
+        What moves.
+    n_slots
+        Most copies in one Context; smaller Contexts of a quarter and a sixteenth are made as needed.
+    platform
+        Name of an OpenMM platform; by default Reference for packed Systems (the fastest for many small copies on a CPU)
+        and OpenMM's choice otherwise.
+    bias
+        None for an engine that never biases.
+    """
+
+    def __init__(self, problem: Problem, n_slots: int = 512, platform: str | None = None, bias: Bias | None = None) -> None:
+        if n_slots < 1:
+            raise bad_input("n_slots", "1 or more", n_slots)
+        self.problem = problem
+        self.bias = bias
+        self.cost = Cost()
+        self.packed = can_pack(problem.system)
+        self._platform = _platform(platform, self.packed)
+        sizes = {n_slots, max(n_slots // 4, 1), max(n_slots // 16, 1), max(n_slots // 64, 1)} if self.packed else {1}
+        self._sizes = sorted(sizes)
+        self._contexts: dict[tuple[int, bool], openmm.Context] = {}
+        self._seed = 0
+        self._seeded: set[tuple[int, bool]] = set()
+        if bias is not None and bias.backend is None:
+            backend = default_backend()
+            if backend == "torch" and not scriptable(bias.value, problem.n_atoms):
+                backend = "python"
+            self.bias = Bias(bias.value, bias.scale, bias.hold_steps, backend)
+
+    def reseed(self, rng: np.random.Generator) -> None:
+        """Start a new random stream: each Context takes a seed from it when it is next used, whenever it was built."""
+        self._seed = int(rng.integers(1, 2**62))
+        self._seeded.clear()
+
+    def propagate(self, positions: Array, biased: bool = False) -> tuple[Array, Array]:
+        """Move walkers one lag.
+
+        Parameters
+        ----------
+        positions
+            (n, n_atoms, 3) in nm.
+        biased
+            With the engine's bias, or without.
+
+        Returns
+        -------
+        positions : (n, n_atoms, 3) in nm, after the lag
+        log_weights : (n,), ln dP/dQ of the segment; exactly 0 without bias
+
+        Raises
+        ------
+        DivergedError
+            Coordinates became NaN or infinite.
+        """
+        if biased and self.bias is None:
+            raise bad_input("biased", "an engine made with a bias", "one without")
+        n = len(positions)
+        moved = np.empty_like(positions)
+        log_weights = np.zeros(n)
+        start = 0
+        while start < n:
+            size = self._fitting_size(n - start)
+            stop = min(start + size, n)
+            moved[start:stop], log_weights[start:stop] = self._move(positions[start:stop], size, biased)
+            start = stop
+        return moved, log_weights
+
+    def _fitting_size(self, n: int) -> int:
+        return next((size for size in self._sizes if size >= n), self._sizes[-1])
+
+    def _move(self, positions: Array, size: int, biased: bool) -> tuple[Array, Array]:
+        context = self._context(size, biased)
+        if (size, biased) not in self._seeded:
+            self._seed_context(context, size, biased)
+        n, n_atoms = len(positions), self.problem.n_atoms
+        # Idle slots repeat the first walker: they cost time, but no slot ever holds an unphysical structure.
+        full = np.concatenate([positions, np.repeat(positions[:1], size - n, axis=0)]) if n < size else positions
+        context.setPositions(full.reshape(-1, 3))
+        try:
+            context.getIntegrator().step(1)
+        except openmm.OpenMMException as error:
+            raise DivergedError(f"OpenMM stopped a lag of {n} walkers: {error}") from None
+        state = context.getState(getPositions=True, getVelocities=biased)
+        moved = state.getPositions(asNumpy=True)._value.reshape(size, n_atoms, 3)[:n]
+        self._check_finite(moved)
+        self._count(n, biased)
+        if not biased:
+            return moved, np.zeros(n)
+        per_dof = state.getVelocities(asNumpy=True)._value.reshape(size, -1)[:n]
+        return moved, per_dof.sum(axis=1)
+
+    def _check_finite(self, moved: Array) -> None:
+        bad = np.flatnonzero(~np.isfinite(moved).all(axis=(1, 2)))
+        if len(bad):
+            raise DivergedError(
+                f"{len(bad)} of {len(moved)} walkers have coordinates that are not finite (first: walker {bad[0]}); the time step "
+                f"of {self.problem.timestep} ps is too long"
+            )
+
+    def _count(self, n: int, biased: bool) -> None:
+        self.cost.force_evaluations += n * self.problem.lag_steps
+        if biased and self.bias is not None:
+            self.cost.network_calls += n * -(-self.problem.lag_steps // self.bias.hold_steps)
+
+    def _context(self, size: int, biased: bool) -> openmm.Context:
+        key = (size, biased)
+        if key not in self._contexts:
+            self._contexts[key] = self._build(size, biased)
+        return self._contexts[key]
+
+    def _build(self, size: int, biased: bool) -> openmm.Context:
+        problem, bias = self.problem, self.bias
+        system = pack(problem.system, size)
+        hold = 1
+        if biased and bias is not None:
+            hold = bias.hold_steps
+            system.addForce(bias_force(bias.value, problem.n_atoms, size, problem.kT, bias.scale, bias.backend))
+        integrator = brownian(problem.timestep, problem.lag_steps, hold, biased)
+        context = _make_context(system, integrator, self._platform)
+        return context
+
+    def _seed_context(self, context: openmm.Context, size: int, biased: bool) -> None:
+        # A seed is read when the Context is initialised; Reference keeps one stream for all Contexts of the process. The seed
+        # depends on the stream and the Context alone, so that a resumed run, with a fresh engine, walks the same way.
+        integrator = context.getIntegrator()
+        rng = np.random.default_rng([self._seed, size, int(biased)])
+        integrator.setRandomNumberSeed(int(rng.integers(1, 2**31 - 1)))
+        context.reinitialize()
+        set_coefficients(integrator, np.tile(self.problem.mobility(), (size, 1)), self.problem.kT)
+        self._seeded.add((size, biased))
+
+
+def _platform(name: str | None, packed: bool) -> openmm.Platform | None:
+    names = [openmm.Platform.getPlatform(i).getName() for i in range(openmm.Platform.getNumPlatforms())]
+    if name is None:
+        return openmm.Platform.getPlatformByName("Reference") if packed else None
+    if name not in names:
+        raise bad_input("platform", f"one of {', '.join(names)}", repr(name))
+    return openmm.Platform.getPlatformByName(name)
+
+
+def _make_context(system: openmm.System, integrator: openmm.Integrator, platform: openmm.Platform | None) -> openmm.Context:
+    try:
+        if platform is None:
+            return openmm.Context(system, integrator)
+        properties = {"Precision": "double"} if "Precision" in platform.getPropertyNames() else {}
+        return openmm.Context(system, integrator, platform, properties)
+    except openmm.OpenMMException as error:
+        raise BackendError(f"OpenMM could not make a Context: {error}") from None

@@ -1,0 +1,60 @@
+"""Exceptions of openmm_rlis.
+
+The tree::
+
+    RlisError                    anything this package raises on purpose
+    |-- InputError               the caller can mend it (also a ValueError); exit status 2
+    |   `-- UnreachableError     no path from A to B was found
+    |-- BackendError             no usable bias backend, or one that disagrees with the others
+    |-- DivergedError            a walker's coordinates became NaN or infinite
+    |-- StorageError             the run directory cannot be read or written; exit status 2
+    `-- StatisticsError          the numbers do not support an answer; carries `.estimate`
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+
+class RlisError(Exception):
+    """Base of every error raised on purpose by openmm_rlis."""
+
+
+class InputError(RlisError, ValueError):
+    """Bad input: the message names the argument, what was expected, what came and the fix."""
+
+
+class UnreachableError(InputError):
+    """The target region was not reached from the source region."""
+
+
+class BackendError(RlisError):
+    """A bias force could not be made or evaluated."""
+
+
+class DivergedError(RlisError):
+    """Coordinates of one or more walkers are not finite."""
+
+
+class StorageError(RlisError):
+    """The run directory could not be read or written."""
+
+
+class StatisticsError(RlisError):
+    """The data do not support the requested estimate; what there is stands in `.estimate`."""
+
+    def __init__(self, message: str, estimate: Any = None) -> None:
+        super().__init__(message)
+        self.estimate = estimate
+
+
+def bad_input(argument: str, expected: str, got: object, fix: str = "") -> InputError:
+    """Return the one-line `InputError` used everywhere for bad arguments.
+
+    Parameters
+    ----------
+    argument, expected, got, fix
+        What was wrong, what would have been right, what came, and what to do about it.
+    """
+    text = f"{argument}: expected {expected}, got {got}"
+    return InputError(f"{text}; {fix}" if fix else text)

@@ -1,0 +1,74 @@
+"""Write the paths of a run as one trajectory file each, with their weights.
+
+    OUT/path-000000.dcd ...   OUT/topology.pdb   OUT/weights.csv
+
+The weights are contributions to the expected number of transitions, so averages over transition paths are means
+weighted with them.
+"""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+
+from .errors import bad_input
+from .launch import run_directories
+from .paths import PathEnsemble
+
+COLUMNS = ("file", "weight", "share", "label", "batch", "round", "root", "n_frames", "duration_ps")
+
+
+def export_paths(directory: Path, out: Path, failures: bool = False, suffix: str = "dcd") -> dict[Path, int]:
+    """Write every success path of a run, or of both directions, and return the number of paths by directory.
+
+    Parameters
+    ----------
+    directory
+        Run directory, or the parent of `forward` and `backward`.
+    out
+        New or empty directory.
+    failures
+        Write the kept failure paths too; their weights make up for those not kept.
+    suffix
+        File format, by the name that mdtraj knows it by.
+
+    Raises
+    ------
+    InputError
+        `out` is not empty, or mdtraj cannot write the format.
+    """
+    from . import sampler
+
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise bad_input("OUT", "a new or empty directory", str(out))
+    counts = {}
+    for name, path in run_directories(directory).items():
+        paths = sampler.load(path).paths
+        counts[out / name] = write_paths(paths if failures else paths.success(), out / name, suffix)
+    return counts
+
+
+def write_paths(paths: PathEnsemble, out: Path, suffix: str) -> int:
+    """Write the paths of one ensemble into a directory and return their number."""
+    out.mkdir(parents=True, exist_ok=True)
+    total = float(paths.weights.sum())
+    with (out / "weights.csv").open("w", newline="", encoding="utf-8") as file:
+        table = csv.writer(file)
+        table.writerow(COLUMNS)
+        for i in range(len(paths)):
+            trajectory = paths.to_mdtraj(i)
+            target = out / f"path-{i:06d}.{suffix.lstrip('.')}"
+            if i == 0:
+                trajectory[0].save_pdb(str(out / "topology.pdb"))
+            try:
+                trajectory.save(str(target))
+            except (OSError, KeyError) as error:
+                if not isinstance(error, KeyError) and "extension" not in str(error):
+                    raise
+                raise bad_input("--format", "a format that mdtraj writes, such as dcd, xtc, h5", repr(suffix)) from None
+            weight = float(paths.weights[i])
+            share = weight / total if total else 0.0
+            origin = int(paths.labels[i]), int(paths.batches[i]), int(paths.rounds[i]), int(paths.roots[i])
+            duration = (len(trajectory) - 1) * paths.frame_interval
+            table.writerow([target.name, repr(weight), repr(share), *origin, len(trajectory), repr(duration)])
+    return len(paths)

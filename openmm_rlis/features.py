@@ -1,0 +1,211 @@
+"""Features: positions -> invariants, as torch modules.
+
+A feature maps positions of shape (n, n_atoms, 3) in nm to values of shape (n, k), row by row. Regions are sets in
+feature space and the value function sees the world through features, so these should not change under the symmetries of the
+system: distances and coordination numbers are free of rotation, translation and reflection, and their sorted versions
+of permutation of like atoms too.
+
+The modules are TorchScript-friendly, so that they can run inside an OpenMM TorchForce. Any other torch module or Python
+callable of the same shape works as well (`as_feature` wraps it and checks its output); a plain callable cannot travel into a
+TorchForce and then OpenMM's PythonForce is used.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from .errors import bad_input
+
+_CALL_ERRORS = (RuntimeError, IndexError, TypeError, ValueError, AttributeError, KeyError)
+
+Feature = nn.Module | Callable[[Tensor], Tensor]
+
+
+def _pair_distances(x: Tensor, i: Tensor, j: Tensor) -> Tensor:
+    d = x[:, i] - x[:, j]
+    return torch.sqrt((d * d).sum(-1) + 1e-24)
+
+
+class Positions(nn.Module):
+    """Raw coordinates, flattened: (n, n_atoms, 3) -> (n, 3 n_atoms). Only for systems fixed in space."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the coordinates of each walker as one row."""
+        return x.reshape(x.shape[0], -1)
+
+
+class Distances(nn.Module):
+    """Distances of given pairs in nm: (n, n_pairs), sorted in ascending order if asked."""
+
+    def __init__(self, pairs: Sequence[tuple[int, int]], ascending: bool = False) -> None:
+        super().__init__()
+        table = torch.as_tensor(list(pairs), dtype=torch.long).reshape(-1, 2)
+        if len(table) == 0 or int(table.min()) < 0 or bool((table[:, 0] == table[:, 1]).any()):
+            raise bad_input("pairs", "one or more pairs of different atom indices", list(pairs))
+        self.register_buffer("i", table[:, 0].clone())
+        self.register_buffer("j", table[:, 1].clone())
+        self.ascending = ascending
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return |x_i - x_j| for every pair."""
+        r = _pair_distances(x, self.i, self.j)
+        if self.ascending:
+            r = torch.sort(r, dim=-1)[0]
+        return r
+
+
+class Coordination(nn.Module):
+    """Smooth coordination numbers c_i = sum_j 1 / (1 + (r_ij / r0)^power): (n, n_atoms of the group)."""
+
+    def __init__(self, atoms: Sequence[int], radius: float, power: int = 8, ascending: bool = False) -> None:
+        super().__init__()
+        if len(atoms) < 2 or len(set(atoms)) != len(atoms):
+            raise bad_input("atoms", "two or more different atom indices", list(atoms))
+        if radius <= 0 or power < 2 or power % 2:
+            raise bad_input("radius, power", "radius > 0 and an even power >= 2", (radius, power))
+        self.register_buffer("atoms", torch.as_tensor(list(atoms), dtype=torch.long))
+        self.inverse_square_radius = 1.0 / radius**2
+        self.half_power = power // 2
+        self.ascending = ascending
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the coordination number of every atom of the group."""
+        y = x[:, self.atoms]
+        d = y.unsqueeze(2) - y.unsqueeze(1)
+        q = (d * d).sum(-1) * self.inverse_square_radius
+        c = (1.0 / (1.0 + q**self.half_power)).sum(-1) - 1.0
+        if self.ascending:
+            c = torch.sort(c, dim=-1)[0]
+        return c
+
+
+class Dihedrals(nn.Module):
+    """Sine and cosine of dihedral angles: (n, 2 n_dihedrals)."""
+
+    def __init__(self, quadruples: Sequence[tuple[int, int, int, int]]) -> None:
+        super().__init__()
+        table = torch.as_tensor(list(quadruples), dtype=torch.long).reshape(-1, 4)
+        if len(table) == 0:
+            raise bad_input("quadruples", "one or more atom quadruples", list(quadruples))
+        self.register_buffer("table", table)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return (sin, cos) of every dihedral."""
+        p = x[:, self.table]
+        b1, b2, b3 = p[:, :, 1] - p[:, :, 0], p[:, :, 2] - p[:, :, 1], p[:, :, 3] - p[:, :, 2]
+        n1, n2 = torch.cross(b1, b2, dim=-1), torch.cross(b2, b3, dim=-1)
+        length = torch.sqrt((b2 * b2).sum(-1))
+        s, c = length * (b1 * n2).sum(-1), (n1 * n2).sum(-1)
+        norm = torch.sqrt(s * s + c * c + 1e-24)
+        return torch.cat([s / norm, c / norm], dim=-1)
+
+
+class Joined(nn.Module):
+    """Several features side by side: (n, sum of their widths)."""
+
+    def __init__(self, parts: Sequence[nn.Module]) -> None:
+        super().__init__()
+        self.parts = nn.ModuleList(parts)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the features of all parts in one row."""
+        columns = [part(x) for part in self.parts]
+        return torch.cat(columns, dim=-1)
+
+
+class CallableFeature(nn.Module):
+    """A Python callable dressed as a module; works everywhere but inside a TorchForce."""
+
+    def __init__(self, function: Callable[[Tensor], Tensor]) -> None:
+        super().__init__()
+        self.function = function
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return what the callable returns."""
+        return self.function(x)
+
+
+def positions() -> Positions:
+    """Return the raw-coordinate feature, (n, 3 n_atoms)."""
+    return Positions()
+
+
+def distances(pairs: Sequence[tuple[int, int]]) -> Distances:
+    """Return pair distances in nm in the order given, (n, n_pairs)."""
+    return Distances(pairs)
+
+
+def sorted_distances(pairs: Sequence[tuple[int, int]]) -> Distances:
+    """Return pair distances in nm in ascending order, (n, n_pairs)."""
+    return Distances(pairs, ascending=True)
+
+
+def coordination(atoms: Sequence[int], radius: float, power: int = 8) -> Coordination:
+    """Return the coordination numbers of `atoms` in the order given, (n, len(atoms))."""
+    return Coordination(atoms, radius, power)
+
+
+def sorted_coordination(atoms: Sequence[int], radius: float, power: int = 8) -> Coordination:
+    """Return the coordination numbers of `atoms` in ascending order, (n, len(atoms))."""
+    return Coordination(atoms, radius, power, ascending=True)
+
+
+def dihedrals(quadruples: Sequence[tuple[int, int, int, int]]) -> Dihedrals:
+    """Return sine and cosine of dihedral angles, (n, 2 len(quadruples))."""
+    return Dihedrals(quadruples)
+
+
+def as_feature(feature: Feature) -> nn.Module:
+    """Return `feature` as a torch module in double precision.
+
+    Raises
+    ------
+    InputError
+        Neither a module nor callable.
+    """
+    if isinstance(feature, nn.Module):
+        return feature.double()
+    if callable(feature):
+        return CallableFeature(feature)
+    raise bad_input("feature", "a torch module or a callable (n, n_atoms, 3) -> (n, k)", type(feature).__name__)
+
+
+def check_feature(feature: nn.Module, positions: NDArray[np.float64]) -> int:
+    """Evaluate `feature` on one structure, (n_atoms, 3) in nm, and return its width k.
+
+    Raises
+    ------
+    InputError
+        The feature fails, has the wrong shape or type, or is not finite on this structure.
+    """
+    x = torch.as_tensor(positions[None].repeat(2, axis=0))
+    name = type(feature).__name__
+    try:
+        y = feature(x)
+    except _CALL_ERRORS as error:
+        raise bad_input(f"feature {name}", "a function of positions (n, n_atoms, 3)", f"an error: {error}") from None
+    if not isinstance(y, Tensor) or y.ndim != 2 or y.shape[0] != 2 or y.shape[1] == 0:
+        got = tuple(y.shape) if isinstance(y, Tensor) else type(y).__name__
+        raise bad_input(f"feature {name}", "a tensor of shape (n, k) for n = 2 walkers", got, "return one row a walker")
+    if not bool(torch.isfinite(y).all()):
+        raise bad_input(f"feature {name}", "finite values", "NaN or infinity", "mend the feature on this structure")
+    return int(y.shape[1])
+
+
+def fingerprint(feature: nn.Module, positions: NDArray[np.float64]) -> str:
+    """Return a short text that changes when the feature does: its width and its values on a probe structure.
+
+    The probe is the given structure and three fixed distortions of it, so two features agree only if they compute the same.
+    """
+    rng = np.random.default_rng(20260101)
+    probe = positions[None] + 0.05 * rng.standard_normal((4, *positions.shape)) * np.arange(4)[:, None, None]
+    with torch.no_grad():
+        values = feature(torch.as_tensor(probe)).numpy()
+    digest = hashlib.sha256(np.round(values, 8).astype("<f8").tobytes()).hexdigest()[:12]
+    return f"{values.shape[1]}:{digest}"

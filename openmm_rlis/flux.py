@@ -1,0 +1,145 @@
+"""Flux: the unbiased run in A that gives the rate of exits and the exits themselves.
+
+    J_A = n_exit / T_A,          k_brute = n_AB / T_A
+
+T_A is the time during which A was the last of the regions visited. An exit is a test outside A after a test in A. A replica that
+ends a path in B or D goes back to its last structure in A and starts anew. By time reversal of the equilibrium
+process, the last structure in A before a path to B or D has the same law as the first structure in A after one from there, so
+the replicas sample the segments of one endless trajectory during which A was the last region, without ever leaving A's
+neighbourhood; `hits` counts how often it happened. Needs detailed balance, which Euler-Maruyama has to O(dt).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .engine import Engine
+from .errors import bad_input
+from .problem import OUTSIDE, SOURCE, TARGET, Problem
+
+Array = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class FluxState:
+    """Replicas of the unbiased run: now, their last structure in A, and whether they are outside A."""
+
+    positions: Array
+    last_in_source: Array
+    outside: NDArray[np.bool_]
+
+    def part(self, rows: slice | NDArray[np.intp]) -> FluxState:
+        """Return some of the replicas."""
+        return FluxState(self.positions[rows], self.last_in_source[rows], self.outside[rows])
+
+    def arrays(self) -> dict[str, NDArray[np.generic]]:
+        """Return the state as named arrays, for storage."""
+        return {"positions": self.positions, "last_in_source": self.last_in_source, "outside": self.outside}
+
+
+@dataclass(frozen=True)
+class FluxRun:
+    """What a stretch of unbiased run produced.
+
+    `exits` and `priors` are (m, n_atoms, 3): the first structure outside A and the one before it; `replica` (m,) says whose
+    exit it is; `hits` (n_replicas, n_codes) counts the ends in every region; `time` is the sum over replicas, in ps.
+    """
+
+    state: FluxState
+    exits: Array
+    priors: Array
+    replica: NDArray[np.intp]
+    hits: NDArray[np.int64]
+    n_exits: NDArray[np.int64]
+    time: float
+
+
+def initial_state(problem: Problem, n_replicas: int) -> FluxState:
+    """Return `n_replicas` replicas at the start structure."""
+    x = np.repeat(problem.positions[None], n_replicas, axis=0)
+    return FluxState(x, x.copy(), np.zeros(n_replicas, dtype=bool))
+
+
+def run_flux(engine: Engine, state: FluxState, n_lags: int, keep_exits: bool = True) -> FluxRun:
+    """Run every replica for `n_lags` lags without bias."""
+    problem = engine.problem
+    n = len(state.positions)
+    x, last, outside = state.positions.copy(), state.last_in_source.copy(), state.outside.copy()
+    hits = np.zeros((n, len(problem.regions) + 1), dtype=np.int64)
+    n_exits = np.zeros(n, dtype=np.int64)
+    exits, priors, replica = [], [], []
+    for _ in range(n_lags):
+        y, _ = engine.propagate(x)
+        codes = problem.label(y)
+        leaving = ~outside & (codes != SOURCE)
+        if leaving.any():
+            n_exits += leaving
+            if keep_exits:
+                exits.append(y[leaving])
+                priors.append(x[leaving])
+                replica.append(np.flatnonzero(leaving))
+        last[leaving] = x[leaving]
+        ended = codes >= TARGET
+        hits[ended, codes[ended]] += 1
+        y[ended] = last[ended]
+        outside = codes == OUTSIDE
+        x = y
+    last[~outside] = x[~outside]
+    shape = (0, problem.n_atoms, 3)
+    return FluxRun(
+        FluxState(x, last, outside),
+        np.concatenate(exits) if exits else np.zeros(shape),
+        np.concatenate(priors) if priors else np.zeros(shape),
+        np.concatenate(replica) if replica else np.zeros(0, dtype=np.intp),
+        hits, n_exits, n * n_lags * problem.lag_time,
+    )
+
+
+def equilibrate(
+    engine: Engine, n_replicas: int, first_window: int = 64, max_windows: int = 8, report: Callable[[int, float], None] | None = None
+) -> tuple[FluxRun, int]:
+    """Run replicas from the start structure until the exit rate no longer drifts.
+
+    Windows double in length; the run ends when the exit counts of the two halves of a window agree within two
+    standard errors, both taken over replicas. The last window is returned and is the only one whose exits are used.
+
+    Returns
+    -------
+    run
+        The last window.
+    n_lags
+        Its length.
+
+    Raises
+    ------
+    InputError
+        No replica ever left A.
+    """
+    state, half = initial_state(engine.problem, n_replicas), first_window
+    for window in range(max_windows):
+        first = run_flux(engine, state, half)
+        second = run_flux(engine, first.state, half)
+        run, state = _join(first, second), second.state
+        if report is not None:
+            report(window, run.n_exits.sum() / run.time)
+        difference = second.n_exits - first.n_exits
+        drift = abs(difference.mean()) / (difference.std(ddof=1) / np.sqrt(n_replicas) + 1e-300)
+        if run.n_exits.sum() >= 10 * np.sqrt(n_replicas) and drift < 2.0 and window > 0:
+            return run, 2 * half
+        half *= 2
+    if run.n_exits.sum() == 0:
+        raise bad_input(
+            "source", "a region that the dynamics leaves now and then", f"no exit in {run.time:.3g} ps", "make it smaller"
+        )
+    return run, half
+
+
+def _join(a: FluxRun, b: FluxRun) -> FluxRun:
+    return FluxRun(
+        b.state, np.concatenate([a.exits, b.exits]), np.concatenate([a.priors, b.priors]),
+        np.concatenate([a.replica, b.replica]), a.hits + b.hits, a.n_exits + b.n_exits, a.time + b.time,
+    )

@@ -1,0 +1,278 @@
+"""Carry out a `RunConfig`: build the system, call the sampler, run one direction or both.
+
+Both directions live in `DIR/forward` and `DIR/backward`, each a run directory of its own; `DIR/result.json` joins their
+results. With two or more workers they run at the same time, each in a child process with the same command line. A child
+that loses its parent ends at once, so that a resumed run finds no other writer.
+"""
+
+from __future__ import annotations
+
+import inspect
+import json
+import os
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from pathlib import Path
+from typing import Any, get_type_hints
+
+from pydantic import TypeAdapter, ValidationError
+from pydantic.errors import PydanticSchemaGenerationError
+
+from .config import DIRECTIONS, RunConfig, unknown_name
+from .console import Display, Snapshot, make_display
+from .errors import InputError, RlisError, StorageError, bad_input
+
+Report = Callable[[Any], None]
+Work = Callable[[Report], Any]
+
+DONE, FAILED, BAD_INPUT, LIMIT, INTERRUPTED = 0, 1, 2, 3, 130
+_SEVERITY = (DONE, LIMIT, BAD_INPUT, FAILED, INTERRUPTED)
+_CHILD = "RLIS_CHILD"
+_LIMIT_FLAGS = {
+    "target_relative_error": "--target-error",
+    "max_force_evaluations": "--max-evals",
+    "max_seconds": "--max-time",
+}
+
+
+def build(config: RunConfig) -> Any:
+    """Return the `Problem` of a configuration; raises a one-line `InputError` for bad options."""
+    from . import systems
+
+    modules = systems.available()
+    if config.system not in modules:
+        raise unknown_name("SYSTEM", config.system, list(modules))
+    return systems.build(config.system, check_options(modules[config.system].build, config.system, config.options))
+
+
+def check_options(function: Callable[..., Any], system: str, options: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the options with their types checked against the annotations of a system's `build`."""
+    known, hints = inspect.signature(function).parameters, get_type_hints(function)
+    checked = dict(options)
+    for name, value in options.items():
+        if name not in known:
+            raise unknown_name(f"option of {system}", name, list(known))
+        try:
+            adapter: TypeAdapter[Any] = TypeAdapter(hints.get(name, Any))
+        except PydanticSchemaGenerationError:  # an annotation that pydantic does not know; `build` checks it itself
+            continue
+        if isinstance(value, str) and hints.get(name) == Sequence[str]:
+            value = [item.strip() for item in value.split(",") if item.strip()]
+        try:
+            checked[name] = adapter.validate_python(value)
+        except ValidationError as error:
+            expected = error.errors()[0]["msg"].replace("Input should be ", "")
+            raise bad_input(f"option {name} of {system}", expected[:1].lower() + expected[1:], repr(value)) from None
+    return checked
+
+
+def default_options(system: str) -> dict[str, Any]:
+    """Return the options of a system with their default values."""
+    from . import systems
+
+    modules = systems.available()
+    if system not in modules:
+        raise unknown_name("SYSTEM", system, list(modules))
+    parameters = inspect.signature(modules[system].build).parameters.values()
+    return {p.name: p.default for p in parameters if p.default is not p.empty}
+
+
+def status_of(result: Any) -> int:
+    """Return the exit status of a result: 0 when the target was reached, 3 when a limit stopped it."""
+    return DONE if result.stopped == "target" else LIMIT
+
+
+def worst(statuses: Sequence[int]) -> int:
+    """Return the worst of several exit statuses: interrupted, failed (a killed child too), bad input, limit, done."""
+    return max((s if s in _SEVERITY else FAILED for s in statuses), key=_SEVERITY.index)
+
+
+def start(config: RunConfig, directory: Path) -> int:
+    """Run a configuration in a new directory and return the exit status.
+
+    Raises
+    ------
+    InputError
+        Bad option, or a directory that is not empty; nothing has been written then.
+    """
+    if not config.both:
+        build_first = build(config)
+        return _watched(directory, lambda report: _sample(config, build_first, directory, report))
+    if directory.exists() and (not directory.is_dir() or any(directory.iterdir())):
+        raise bad_input("--out", "a new or empty directory", str(directory), "name another or use `rlis resume`")
+    for direction in DIRECTIONS:  # both must be sound before anything is written
+        build(config.one_way(direction, default_options(config.system)))
+    directory.mkdir(parents=True, exist_ok=True)
+    config.to_yaml(directory / "config.yaml")
+    return _both(config, directory, {})
+
+
+def resume(directory: Path, limits: Mapping[str, Any]) -> int:
+    """Continue the run, or both runs, in a directory and return the exit status; `limits` replace the stored ones."""
+    if not (directory / "config.yaml").is_file():
+        raise bad_input("DIR", "a run directory (with config.yaml)", str(directory))
+    if is_parent(directory):
+        return _both(RunConfig.from_yaml(directory / "config.yaml"), directory, limits)
+    from . import sampler
+
+    return _watched(directory, lambda report: sampler.resume(directory, progress=report, **limits))
+
+
+def is_parent(directory: Path) -> bool:
+    """Return whether a directory holds the runs of both directions."""
+    if any((directory / direction).is_dir() for direction in DIRECTIONS):
+        return True
+    try:
+        return RunConfig.from_yaml(directory / "config.yaml").both
+    except InputError:  # the config of a single run may hold more than a RunConfig
+        return False
+
+
+def run_directories(directory: Path) -> dict[str, Path]:
+    """Return the run directories in `directory` by name: forward and backward, or itself under the empty name."""
+    if not is_parent(directory):
+        return {"": directory}
+    return {direction: directory / direction for direction in DIRECTIONS if (directory / direction).is_dir()}
+
+
+def _sample(config: RunConfig, problem: Any, directory: Path, report: Report) -> Any:
+    from . import sampler
+
+    common: dict[str, Any] = {
+        "seed": config.seed,
+        "target_relative_error": config.target_relative_error,
+        "platform": config.platform,
+        "max_force_evaluations": config.max_force_evaluations,
+        "max_seconds": config.max_seconds,
+        "progress": report,
+    }
+    if config.method == "brute":
+        return sampler.brute(problem, directory, **common)
+    return sampler.run(problem, directory, workers=config.workers, settings=config.settings, **common)
+
+
+def _watched(directory: Path, work: Work, display: Display | None = None, name: str = "") -> int:
+    """Do `work`, which takes a progress callback and returns a Result, while showing its progress."""
+    if display is None:
+        with make_display(as_json=_CHILD in os.environ) as own:
+            status = _watched(directory, work, own, name)
+        if _CHILD not in os.environ:
+            print(f"results in {directory / 'result.json'}", flush=True)
+        return status
+    return status_of(work(lambda progress: display.show(name, Snapshot.of(progress))))
+
+
+def _both(config: RunConfig, directory: Path, limits: Mapping[str, Any]) -> int:
+    with make_display(as_json=False) as display:
+        run_them = _at_once if config.workers >= 2 else _in_turn
+        statuses = run_them(config, directory, limits, display)
+    join_results(directory)
+    print(f"results in {directory / 'result.json'}", flush=True)
+    return worst(statuses)
+
+
+def _in_turn(config: RunConfig, directory: Path, limits: Mapping[str, Any], display: Display) -> list[int]:
+    from . import sampler
+
+    def work(direction: Any, report: Report) -> Any:
+        own = directory / direction
+        if holds_run(own):
+            return sampler.resume(own, progress=report, **limits)
+        one_way = config.one_way(direction, default_options(config.system))
+        one_way = RunConfig.from_mapping({**one_way.to_mapping(), **limits})
+        return _sample(one_way, build(one_way), own, report)
+
+    statuses = []
+    for direction in DIRECTIONS:
+        try:
+            statuses.append(_watched(directory / direction, partial(work, direction), display, direction))
+        except RlisError as error:
+            print(f"error: {direction}: {error}", file=sys.stderr)
+            statuses.append(status_of_error(error))
+    return statuses
+
+
+def status_of_error(error: BaseException) -> int:
+    """Return the exit status of an exception: 2 for bad input and storage, else 1."""
+    return BAD_INPUT if isinstance(error, InputError | StorageError) else FAILED
+
+
+def _at_once(config: RunConfig, directory: Path, limits: Mapping[str, Any], display: Display) -> list[int]:
+    commands = [_child_command(directory, direction, limits) for direction in DIRECTIONS]
+    children = [_spawn(command) for command in commands]
+    with ThreadPoolExecutor(len(children)) as threads:
+        work = [threads.submit(_follow, child, name, display) for child, name in zip(children, DIRECTIONS, strict=True)]
+        try:
+            return [future.result() for future in work]
+        finally:  # before the threads are joined: after Ctrl-C nobody else would end the children
+            for child in children:
+                child.kill()
+
+
+def _child_command(directory: Path, direction: str, limits: Mapping[str, Any]) -> list[str]:
+    command = [sys.executable, "-m", "openmm_rlis.cli"]
+    if holds_run(directory / direction):
+        command += ["resume", str(directory / direction)]
+    else:
+        command += [
+            "run",
+            str(directory / "config.yaml"),
+            "--out",
+            str(directory / direction),
+            "--direction",
+            direction,
+        ]
+    return command + [part for key, value in limits.items() for part in (_LIMIT_FLAGS[key], str(value))]
+
+
+def holds_run(directory: Path) -> bool:
+    """Return whether a directory holds the beginning of a run."""
+    return (directory / "config.yaml").is_file()
+
+
+def _spawn(command: Sequence[str]) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        command,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        env={**os.environ, _CHILD: "1"},
+    )
+
+
+def _follow(child: subprocess.Popen[str], name: str, display: Display) -> int:
+    with child:
+        for line in child.stdout or ():
+            if line.startswith('{"progress"'):
+                display.show(name, Snapshot.from_mapping(json.loads(line)["progress"]))
+            elif line.strip():
+                print(f"{name}: {line.rstrip()}", file=sys.stderr, flush=True)
+    return child.returncode
+
+
+def die_with_parent() -> None:
+    """In a child process, watch standard input and end when the parent is gone; rounds are atomic: nothing is lost."""
+    if _CHILD not in os.environ:
+        return
+
+    def watch() -> None:
+        os.read(0, 1)  # not sys.stdin: its lock would be held while the interpreter shuts down
+        os._exit(INTERRUPTED)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
+def join_results(directory: Path) -> None:
+    """Write `result.json` of both directions, `{"forward": ..., "backward": ...}`, once both have one."""
+    files = {direction: directory / direction / "result.json" for direction in DIRECTIONS}
+    if not all(file.is_file() for file in files.values()):
+        return
+    joined = {direction: json.loads(file.read_text(encoding="utf-8")) for direction, file in files.items()}
+    beside = directory / "result.json.part"
+    beside.write_text(json.dumps(joined, indent=2) + "\n", encoding="utf-8")
+    os.replace(beside, directory / "result.json")

@@ -1,0 +1,150 @@
+"""Learning: from exits of A to a frozen value function, with nothing asked of the user.
+
+    start:   adaptive multilevel splitting on the distance to B against A  ->  first ln V
+    rounds:  walk roots with the present V, take returns from the tree, fit both networks, repeat
+
+Each round is (value, data, rng) -> (value, data, info). The exits are those of the unbiased run in A before production; nothing
+measured here enters an estimate, but the last rounds say how production should divide its effort (`plan`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from .branching import Window, draw_roots
+from .config import Settings
+from .engine import Bias, Engine
+from .flux import FluxRun
+from .problem import Problem
+from .splitting import find_target, make_score, split
+from .training import Samples, samples_of, train
+from .value import ValueFunction, feature_statistics
+from .walk import Roots, walk
+
+Array = NDArray[np.float64]
+MOST_SAMPLES = 30_000
+REPLAYED_ROUNDS = 4
+
+
+@dataclass(frozen=True)
+class Lesson:
+    """What one round of learning leaves behind: the value after it, its samples, and numbers for a person."""
+
+    value: ValueFunction
+    samples: Samples
+    info: dict[str, Any]
+
+
+def make_engine(problem: Problem, settings: Settings, platform: str | None, value: ValueFunction | None) -> Engine:
+    """Return the engine that the settings ask for; without value, or with bias_scale 0, it never biases."""
+    bias = None
+    if value is not None and settings.bias_scale > 0.0:
+        bias = Bias(value, settings.bias_scale, settings.hold_steps, settings.backend)
+    return Engine(problem, settings.n_slots, platform, bias)
+
+
+def cold_start(engine: Engine, run: FluxRun, settings: Settings, rng: np.random.Generator) -> Lesson:
+    """Return a first value function from adaptive multilevel splitting."""
+    problem = engine.problem
+    engine.reseed(rng)
+    source = run.state.last_in_source
+    target = None if problem.target.feature is not None else find_target(problem, engine, rng)
+    engine.reseed(rng)
+    found = split(engine, make_score(problem, source, target), run.exits, rng)
+    statistics = feature_statistics(problem, found.frames, source, found.arrivals)
+    value = ValueFunction(problem.features, statistics, settings.coarse_share, rng=rng)
+    with torch.no_grad():
+        features = problem.features(torch.as_tensor(found.frames)).numpy()
+    samples = Samples(features, found.frame_log_values)
+    train(value, [samples], rng, loss=settings.loss, epochs=30)
+    info = {"levels": found.n_levels, "log_probability": found.log_probability, "arrivals": len(found.arrivals)}
+    return Lesson(value.eval(), samples, info)
+
+
+def choose_roots(
+    value: ValueFunction, exits: Array, priors: Array, n_roots: int, settings: Settings, rng: np.random.Generator
+) -> Roots:
+    """Return roots drawn from a pool of exits (m, n_atoms, 3); their weights sum to 1 on average."""
+    index, log_weights = draw_roots(value.log_value(exits), n_roots, settings.uniform_share, rng)
+    biased = rng.random(n_roots) >= settings.unbiased_share if settings.bias_scale > 0.0 else np.zeros(n_roots, dtype=bool)
+    return Roots(exits[index], priors[index], log_weights, biased)
+
+
+def learn_round(
+    engine: Engine, value: ValueFunction, replay: Sequence[Samples], run: FluxRun, settings: Settings, rng: np.random.Generator
+) -> Lesson:
+    """Walk, take returns, and fit a copy of `value` to them and to the samples of earlier rounds."""
+    engine.reseed(rng)
+    before = engine.cost.force_evaluations
+    n = settings.learning_roots
+    roots = choose_roots(value, run.exits, run.priors, n, settings, rng)
+    window = Window(settings.window_low, settings.window_high)
+    done = walk(
+        engine, value.log_value, roots, window, rng, frame_stride=settings.frame_stride, max_walkers=settings.max_walkers
+    )
+    samples = samples_of(done, value, settings.decay, MOST_SAMPLES, rng)
+    learner = ValueFunction.from_arrays(value.features, value.arrays())
+    loss = train(learner, [*replay, samples][-REPLAYED_ROUNDS:], rng, loss=settings.loss)
+    share = n * np.exp(roots.log_weights) * done.success
+    probability = float(share.mean())
+    info = {
+        "success_probability": probability,
+        "relative_variance_per_root": float(share.var() / probability**2) if probability > 0 else float("nan"),
+        "evaluations_per_root": (engine.cost.force_evaluations - before) / n,
+        "ended": float((np.exp(roots.log_weights) * done.ended).sum()),
+        "frames_per_root": len(done.frames.codes) / n,
+        "success_frames_per_root": _success_frames(done.tree) / n,
+        "lags": done.n_lags,
+        "peak": done.peak,
+        "loss": loss,
+    }
+    return Lesson(learner.eval(), samples, info)
+
+
+def _success_frames(tree: Any) -> int:
+    return int(tree.prune(tree.labels == 2).n_frames)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How one production round of every batch is made: lags of the run in A, and roots."""
+
+    flux_lags: int
+    n_roots: int
+    frames_per_root: float
+
+    def evaluations(self, n_replicas: int, lag_steps: int, evaluations_per_root: float) -> float:
+        """Return the force evaluations of one batch in one round, as foreseen."""
+        return n_replicas * self.flux_lags * lag_steps + self.n_roots * evaluations_per_root
+
+
+def make_plan(
+    problem: Problem, value: ValueFunction, run: FluxRun, flux_lags: int, infos: Sequence[dict[str, Any]], settings: Settings,
+    target_relative_error: float, budget: float,
+) -> Plan:
+    """Divide the effort between the run in A and the walks by their measured variances.
+
+    With relative variance v_f / E_f from E_f evaluations of flux run (spread of V summed over the exits of a replica) and v_w / E_w
+    from walking, the best division is E_f : E_w = sqrt(v_f) : sqrt(v_w). One round gets half of what the target needs, at
+    most `budget` evaluations.
+    """
+    late = infos[-3:]
+    per_root = float(np.mean([i["evaluations_per_root"] for i in late]))
+    variances = [i["relative_variance_per_root"] for i in late if np.isfinite(i["relative_variance_per_root"])]
+    v_walk = (float(np.mean(variances)) if variances else 100.0) * per_root
+    n_replicas = len(run.n_exits)
+    sums = np.bincount(run.replica, np.exp(value.log_value(run.exits)), minlength=n_replicas)
+    v_flux = float(sums.var() / sums.mean() ** 2) * flux_lags * problem.lag_steps
+    total = 0.5 * (np.sqrt(v_flux) + np.sqrt(v_walk)) ** 2 / target_relative_error**2
+    total = max(min(total, budget), 1.0)
+    share = np.sqrt(v_flux) / (np.sqrt(v_flux) + np.sqrt(v_walk))
+    lags = total * share / (settings.n_batches * settings.replicas * problem.lag_steps)
+    roots = total * (1.0 - share) / (settings.n_batches * per_root)
+    frames = float(np.mean([i["success_frames_per_root"] + settings.failure_share * i["frames_per_root"] for i in late]))
+    return Plan(int(np.clip(lags, 20, 20_000)), int(np.clip(roots, 16, 20_000)), frames)

@@ -1,0 +1,247 @@
+"""Problem: what is to be sampled, and nothing about how.
+
+A System, a start structure in A, the regions A (source), B (target) and D (others), and the dynamics that moves it:
+
+    x' = x + dt F / (m gamma) + sqrt(2 kT dt / (m gamma)) xi            (Euler-Maruyama, overdamped Langevin)
+
+Membership is tested every `lag_steps` steps. Everything that would make the transition kernel something else than this
+line (barostats, thermostats, centre-of-mass removal, virtual sites, constraints) is refused here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import openmm
+import torch
+from numpy.typing import ArrayLike, NDArray
+from torch import Tensor, nn
+
+from .errors import DivergedError, InputError, bad_input
+from .features import Feature, as_feature, check_feature
+from .regions import Region
+from .units import as_float, as_positions, thermal_energy
+
+OUTSIDE, SOURCE, TARGET, FIRST_OTHER = 0, 1, 2, 3
+
+_FORBIDDEN = {
+    "CMMotionRemover": "remove it: it moves particles behind the integrator's back",
+    "AndersenThermostat": "remove it: the Brownian integrator is the thermostat",
+}
+
+
+class Problem:
+    """A rare transition from region A to region B of an OpenMM System.
+
+    Parameters
+    ----------
+    system : openmm.System
+        No barostat, thermostat, CMMotionRemover, virtual site or constraint. Particles of mass zero do not move.
+    positions
+        Start structure in A, (n_atoms, 3), Quantity or nm.
+    topology : openmm.app.Topology, optional
+        Written beside the trajectories, so that mdtraj can name atoms.
+    source, target, others : Region
+        A, B and further absorbing regions D. With D given, the rate is that of A -> B paths that do not pass through D.
+    temperature, friction, timestep
+        Quantities, or floats in K, 1/ps, ps.
+    lag_steps : int
+        Regions are tested every this many steps.
+    dynamics : str
+        "brownian".
+    dimensions : int
+        3, or 2 (z frozen), or 1 (y and z frozen).
+    features
+        What the value function sees, (n, n_atoms, 3) -> (n, k). By default the features of the regions, or for
+        predicates the coordinates of a single particle or the sorted distances of several.
+    references : mapping of region name to positions, optional
+        Known structures inside regions; used for pictures and to start the learning, never required.
+    recipe : mapping, optional
+        How `openmm_rlis.systems` built this problem, so that a run can be resumed without being given it again.
+
+    Raises
+    ------
+    InputError
+        Any of the above is not as described, regions overlap, or the start structure is not in A.
+    """
+
+    def __init__(
+        self,
+        system: openmm.System,
+        positions: Any,
+        topology: Any = None,
+        *,
+        source: Region,
+        target: Region,
+        others: Sequence[Region] = (),
+        temperature: Any,
+        friction: Any,
+        timestep: Any,
+        lag_steps: int = 20,
+        dynamics: str = "brownian",
+        dimensions: int = 3,
+        features: Feature | None = None,
+        references: Mapping[str, ArrayLike] | None = None,
+        recipe: Mapping[str, Any] | None = None,
+    ) -> None:
+        check_system(system)
+        self.system = system
+        self.n_atoms = system.getNumParticles()
+        self.positions = as_positions(positions, self.n_atoms)
+        self.topology = topology
+        self.source, self.target, self.others = source, target, tuple(others)
+        self.temperature = as_float(temperature, "temperature")
+        self.kT = thermal_energy(self.temperature)
+        self.friction = as_float(friction, "friction")
+        self.timestep = as_float(timestep, "timestep")
+        if isinstance(lag_steps, bool) or not isinstance(lag_steps, int | np.integer) or lag_steps < 1:
+            raise bad_input("lag_steps", "a whole number of steps, 1 or more", lag_steps)
+        self.lag_steps = int(lag_steps)
+        if dynamics != "brownian":
+            raise bad_input("dynamics", "'brownian' (the only one in this version)", repr(dynamics))
+        self.dynamics = dynamics
+        if dimensions not in (1, 2, 3):
+            raise bad_input("dimensions", "1, 2 or 3", dimensions)
+        self.dimensions = int(dimensions)
+        self.recipe = dict(recipe) if recipe is not None else None
+        self._name_regions()
+        self.references = {k: as_positions(v, self.n_atoms) for k, v in (references or {}).items()}
+        self.features = as_feature(features) if features is not None else self._default_features()
+        self._check_regions()
+
+    @property
+    def beta(self) -> float:
+        """1/kT in mol/kJ."""
+        return 1.0 / self.kT
+
+    @property
+    def lag_time(self) -> float:
+        """Time between two tests of the regions, in ps."""
+        return self.lag_steps * self.timestep
+
+    @property
+    def regions(self) -> tuple[Region, ...]:
+        """A, B and the others, in the order of their codes 1, 2, 3 ..."""
+        return (self.source, self.target, *self.others)
+
+    def mobility(self) -> NDArray[np.float64]:
+        """Return dt / (m gamma) per degree of freedom, (n_atoms, 3), in nm mol / (kJ/nm) units; 0 where frozen."""
+        mass = np.array([self.system.getParticleMass(i)._value for i in range(self.n_atoms)])
+        free = mass > 0
+        table = np.zeros((self.n_atoms, 3))
+        table[free, : self.dimensions] = (self.timestep / (mass[free] * self.friction))[:, None]
+        return table
+
+    def label(self, positions: NDArray[np.float64]) -> NDArray[np.int8]:
+        """Return the region codes (n,) of positions (n, n_atoms, 3): 0 none, 1 A, 2 B, 3.. the others.
+
+        Raises
+        ------
+        DivergedError
+            A walker has coordinates that are not finite.
+        InputError
+            A structure lies in two regions at once, or a feature is not finite.
+        """
+        bad = np.flatnonzero(~np.isfinite(positions).all(axis=(1, 2)))
+        if len(bad):
+            raise DivergedError(
+                f"{len(bad)} of {len(positions)} walkers have coordinates that are not finite (first: walker {bad[0]}); "
+                f"the time step of {self.timestep} ps is too long or the bias too strong"
+            )
+        x = torch.as_tensor(positions)
+        codes = np.zeros(len(positions), dtype=np.int8)
+        cache: dict[int, Tensor] = {}
+        for code, region in enumerate(self.regions, start=1):
+            inside = self._inside(region, x, cache)
+            clash = np.flatnonzero(inside & (codes > 0))
+            if len(clash):
+                other = self.regions[codes[clash[0]] - 1].name
+                raise bad_input("regions", "disjoint sets", f"a structure in both {other} and {region.name}", "shrink one")
+            codes[inside] = code
+        return codes
+
+    def _inside(self, region: Region, x: Tensor, cache: dict[int, Tensor]) -> NDArray[np.bool_]:
+        if region.feature is None or region.center is None:
+            return region.contains(x)
+        key = id(region.feature)
+        with torch.no_grad():
+            if key not in cache:
+                cache[key] = region.feature(x)
+                if not bool(torch.isfinite(cache[key]).all()):
+                    raise bad_input(f"feature of region {region.name}", "finite values", "NaN or infinity")
+            inside = torch.linalg.vector_norm(cache[key] - region.center, dim=-1) <= region.radius
+        return inside.numpy()
+
+    def _name_regions(self) -> None:
+        for region, name in zip(self.regions, ("A", "B", *[f"D{i}" for i in range(len(self.others))]), strict=True):
+            if not isinstance(region, Region):
+                raise bad_input(f"region {name}", "an openmm_rlis.Region", type(region).__name__)
+            region.name = region.name or name
+        names = [region.name for region in self.regions]
+        if len(set(names)) != len(names):
+            raise bad_input("regions", "a different name for each", names)
+
+    def _default_features(self) -> nn.Module:
+        from . import features
+
+        modules: list[nn.Module] = []
+        for region in self.regions:
+            if region.feature is not None and all(region.feature is not known for known in modules):
+                modules.append(region.feature)
+        if modules:
+            return modules[0] if len(modules) == 1 else features.Joined(modules)
+        if self.n_atoms == 1:
+            return features.positions().double()
+        if self.n_atoms > 40:
+            raise bad_input("features", "features=... for systems of more than 40 atoms with predicate regions", "none")
+        return features.sorted_distances([(i, j) for i in range(self.n_atoms) for j in range(i)]).double()
+
+    def _check_regions(self) -> None:
+        check_feature(self.features, self.positions)
+        for region in self.regions:
+            region.check(self.positions)
+        for i, a in enumerate(self.regions):
+            for b in self.regions[:i]:
+                _check_disjoint_balls(a, b)
+        code = int(self.label(self.positions[None])[0])
+        if code != SOURCE:
+            where = "no region" if code == OUTSIDE else f"region {self.regions[code - 1].name}"
+            raise bad_input(
+                "positions", f"a start structure inside the source region {self.source.name}", f"one in {where}",
+                "start from a structure of A, or enlarge A",
+            )
+        for name, reference in self.references.items():
+            code = int(self.label(reference[None])[0])
+            if name in [r.name for r in self.regions] and (code == OUTSIDE or self.regions[code - 1].name != name):
+                raise bad_input("references", f"a structure inside region {name}", "one outside it")
+
+
+def _check_disjoint_balls(a: Region, b: Region) -> None:
+    if a.feature is None or a.feature is not b.feature or a.center is None or b.center is None:
+        return
+    gap = float(torch.linalg.vector_norm(a.center - b.center)) - a.radius - b.radius
+    if gap <= 0.0:
+        raise bad_input("regions", "disjoint sets", f"balls {a.name} and {b.name} that overlap by {-gap:.3g}", "shrink one")
+
+
+def check_system(system: openmm.System) -> None:
+    """Raise `InputError` if a System has parts that change the transition kernel."""
+    if not isinstance(system, openmm.System):
+        raise bad_input("system", "an openmm.System", type(system).__name__)
+    n = system.getNumParticles()
+    if n == 0:
+        raise bad_input("system", "at least one particle", "none")
+    for force in system.getForces():
+        kind = type(force).__name__
+        if "Barostat" in kind:
+            raise bad_input("system", "constant volume", f"a {kind}", "remove it")
+        if kind in _FORBIDDEN:
+            raise bad_input("system", "forces that derive from a potential", f"a {kind}", _FORBIDDEN[kind])
+    if any(system.isVirtualSite(i) for i in range(n)):
+        raise bad_input("system", "no virtual sites", "virtual sites", "use a model without them")
+    if system.getNumConstraints():
+        raise bad_input("system", "no constraints", system.getNumConstraints(), "build it with constraints=None")
+    if all(system.getParticleMass(i)._value == 0 for i in range(n)):
+        raise InputError("system: expected at least one particle with a mass, got none")

@@ -1,0 +1,97 @@
+"""Regions: sets of configurations, on a feature or by a predicate.
+
+    ball:   { x : |f(x) - c| <= r }        where:   { x : predicate(x) }
+
+Membership is a pure function of the positions and is tested once a lag. Regions say nothing about dynamics. A ball comes
+with a distance, which the cold start uses; a predicate does not, and then the sampler finds a sample of the region by itself.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from .errors import bad_input
+from .features import Feature, as_feature, check_feature
+
+
+class Region:
+    """A set of configurations; build it with `Region.ball` or `Region.where`."""
+
+    def __init__(
+        self,
+        name: str,
+        feature: nn.Module | None = None,
+        center: Tensor | None = None,
+        radius: float = 0.0,
+        predicate: Callable[[Tensor], Tensor] | None = None,
+    ) -> None:
+        self.name = name
+        self.feature = feature
+        self.center = center
+        self.radius = radius
+        self.predicate = predicate
+
+    @classmethod
+    def ball(cls, feature: Feature, center: Sequence[float] | NDArray[np.float64], radius: float, name: str = "") -> Region:
+        """Return the set of configurations within `radius` of `center` in feature space (Euclidean norm).
+
+        Parameters
+        ----------
+        feature
+            Torch module or callable, positions (n, n_atoms, 3) in nm -> (n, k).
+        center
+            (k,), in the feature's own unit.
+        radius
+            Positive, same unit.
+
+        Raises
+        ------
+        InputError
+            The center is not a finite vector or the radius not positive.
+        """
+        point = torch.as_tensor(np.asarray(center, dtype=np.float64).reshape(-1))
+        if point.numel() == 0 or not bool(torch.isfinite(point).all()):
+            raise bad_input("center", "a finite vector, one number a feature", center)
+        if not np.isfinite(radius) or radius <= 0:
+            raise bad_input("radius", "a positive number", radius)
+        return cls(name, feature=as_feature(feature), center=point, radius=float(radius))
+
+    @classmethod
+    def where(cls, predicate: Callable[[Tensor], Tensor], name: str = "") -> Region:
+        """Return the set where `predicate`, positions (n, n_atoms, 3) in nm -> bool (n,), is true."""
+        if not callable(predicate):
+            raise bad_input("predicate", "a callable (n, n_atoms, 3) -> bool (n,)", type(predicate).__name__)
+        return cls(name, predicate=predicate)
+
+    def contains(self, positions: NDArray[np.float64] | Tensor) -> NDArray[np.bool_]:
+        """Return membership (n,) of positions (n, n_atoms, 3) in nm."""
+        x = torch.as_tensor(positions)
+        with torch.no_grad():
+            if self.predicate is None:
+                return (self.distance(x) <= 0.0).numpy()
+            inside = self.predicate(x)
+        if not isinstance(inside, Tensor) or inside.shape != (x.shape[0],) or inside.dtype != torch.bool:
+            got = f"{tuple(inside.shape)} {inside.dtype}" if isinstance(inside, Tensor) else type(inside).__name__
+            raise bad_input(f"region {self.name}", f"a bool tensor of shape ({x.shape[0]},)", got)
+        return inside.numpy()
+
+    def distance(self, x: Tensor) -> Tensor:
+        """Return |f(x) - c| - r (n,), negative inside; only for balls."""
+        if self.feature is None or self.center is None:
+            raise bad_input(f"region {self.name}", "a ball, which has a distance", "a predicate")
+        return torch.linalg.vector_norm(self.feature(x) - self.center, dim=-1) - self.radius
+
+    def check(self, positions: NDArray[np.float64]) -> None:
+        """Raise `InputError` if the region cannot be evaluated on one structure (n_atoms, 3) in nm."""
+        if self.feature is not None and self.center is not None:
+            width = check_feature(self.feature, positions)
+            if width != self.center.numel():
+                raise bad_input(
+                    f"region {self.name}", f"a center with {width} numbers, as the feature has", self.center.numel()
+                )
+        self.contains(positions[None])

@@ -1,0 +1,258 @@
+"""Result: what a run directory says, whole or so far.
+
+Everything here comes from the stored production rounds, so it can be read on any machine while the run goes on; only `value`
+needs torch and the problem. Batches are the independent unit of every error bar.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from importlib import metadata
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from . import estimators
+from .errors import bad_input
+from .estimators import BatchTotals, Estimate
+from .paths import PathEnsemble
+from .storage import RunDirectory
+from .weights import effective_sample_size, largest_share, tail_index
+
+if TYPE_CHECKING:
+    from .problem import Problem
+    from .value import ValueFunction
+
+SCHEMA = 1
+PACKAGES = ("openmm-rlis", "openmm", "openmmtorch", "torch", "mdtraj", "numpy")
+Array = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Production:
+    """All production rounds in one place: totals per batch, and each root's contribution with its batch."""
+
+    totals: BatchTotals
+    ended: Array
+    root_weights: Array
+    root_batches: NDArray[np.int64]
+    n_rounds: int
+
+
+def read_production(run: RunDirectory, n_batches: int) -> Production:
+    """Return the production of a run directory, over the rounds stored so far."""
+    transitions, exits, time = (np.zeros(n_batches) for _ in range(3))
+    ended, weights, batches = [], [np.empty(0)], [np.empty(0, dtype=np.int64)]
+    rounds = run.rounds("production")
+    for index in rounds:
+        arrays = run.read_round("production", index).arrays
+        transitions += arrays["transitions"]
+        exits += arrays["exits"]
+        time += arrays["time"]
+        ended.append(arrays["ended"])
+        weights.append(arrays["root_weights"])
+        batches.append(arrays["root_batches"])
+    table = np.stack(ended) if ended else np.empty((0, n_batches))
+    return Production(
+        BatchTotals(transitions, exits, time), table, np.concatenate(weights), np.concatenate(batches), len(rounds)
+    )
+
+
+class Result:
+    """The results in a run directory.
+
+    Parameters
+    ----------
+    run
+        The directory, open for reading at least.
+    problem
+        Only `value` needs it.
+    """
+
+    def __init__(self, run: RunDirectory, problem: Problem | None = None) -> None:
+        self.directory: Path = run.path
+        self.config = run.config
+        self._run = run
+        self._problem = problem
+        self._production = read_production(run, int(self.config["settings"]["n_batches"]))
+        self._infos = [run.read_round(stage, i).info for stage in run.stages() for i in run.rounds(stage)]
+
+    @property
+    def totals(self) -> BatchTotals:
+        """Transitions, exits and time (ps) of every batch."""
+        return self._production.totals
+
+    @property
+    def n_rounds(self) -> int:
+        """Production rounds so far."""
+        return self._production.n_rounds
+
+    @cached_property
+    def rate(self) -> Estimate:
+        """k_AB = J_A P_AB in 1/ps."""
+        return self._estimate(estimators.rate)
+
+    @cached_property
+    def flux(self) -> Estimate:
+        """J_A, exits from A per time that A was the last region, in 1/ps."""
+        return self._estimate(estimators.flux)
+
+    @cached_property
+    def success_probability(self) -> Estimate:
+        """P_AB, the share of exits that reach B first."""
+        return self._estimate(estimators.success_probability)
+
+    @cached_property
+    def mean_first_passage_time(self) -> Estimate:
+        """1/k_AB in ps: the mean time in A per transition."""
+        return estimators.reciprocal(self.rate)
+
+    def _estimate(self, of: Callable[[BatchTotals], Estimate]) -> Estimate:
+        if self.n_rounds == 0:
+            return Estimate(float("nan"), float("inf"), (0.0, float("inf")), len(self.totals.time))
+        return of(self.totals)
+
+    @cached_property
+    def ended(self) -> Estimate:
+        """E_Q[W] over success and failure, which is 1: the free check of all weights."""
+        table = self._production.ended
+        if not table.size or np.isnan(table).all():
+            return Estimate(float("nan"), float("inf"), (0.0, float("inf")), 0)
+        per_batch = np.nanmean(table, axis=0)
+        return estimators.mean(per_batch[np.isfinite(per_batch)])
+
+    @cached_property
+    def paths(self) -> PathEnsemble:
+        """Every success path and the stored share of failure paths, with weights."""
+        return self._run.paths(float(self.config["settings"]["failure_share"]), float(self.config["lag_time"]))
+
+    def channels(self, label: Callable[[NDArray[np.float32]], Hashable]) -> dict[Hashable, Estimate]:
+        """Return each channel's share of the transitions.
+
+        Parameters
+        ----------
+        label
+            Called with the frames of a success path, (n_frames, n_atoms, 3) in nm; returns the channel's name.
+        """
+        success = self.paths.success()
+        labels = [label(success.positions(i)) for i in range(len(success))]
+        return estimators.channel_shares(success.batches, labels, success.weights, len(self.totals.time))
+
+    @cached_property
+    def value(self) -> ValueFunction:
+        """The frozen value function.
+
+        Raises
+        ------
+        InputError
+            The problem was built from Python callables and not given to `load`, or the run has not learned yet.
+        """
+        from .value import ValueFunction
+
+        if not self._run.value_path.exists():
+            raise bad_input("value", "a run that has learned a value function", str(self.directory), "brute runs have none")
+        return ValueFunction.load(self._run.value_path, problem_of(self.config, self._problem))
+
+    @cached_property
+    def diagnostics(self) -> dict[str, Any]:
+        """Effective number of roots, tail index, largest shares, the norm check, and alarms in words."""
+        weights = self._production.root_weights
+        positive = weights[weights > 0]
+        k = self.totals.transitions
+        found = {
+            "ess": float("nan"), "tail_index": float("nan"), "largest_root_share": float("nan"),
+            "largest_batch_share": float(k.max() / k.sum()) if k.sum() > 0 else float("nan"),
+            "ended": self.ended.to_dict(),
+        }  # fmt: skip
+        if len(positive):
+            log_weights = np.log(positive)
+            found["ess"] = effective_sample_size(log_weights)
+            found["tail_index"] = tail_index(log_weights)
+            found["largest_root_share"] = largest_share(log_weights)
+        return {**found, "alarms": self._alarms(found)}
+
+    def _alarms(self, found: Mapping[str, Any]) -> list[str]:
+        alarms = []
+        n = len(self.totals.time)
+        if self.n_rounds and self.rate.value == 0.0:
+            alarms.append("no transition was seen: the rate is only bounded from above")
+        if found["tail_index"] > 0.7:
+            alarms.append(f"tail index {found['tail_index']:.2f} > 0.7: a few roots carry the result, do not trust the error bar")
+        if found["largest_root_share"] > 0.1:
+            alarms.append(f"one root carries {found['largest_root_share']:.0%} of the transitions")
+        if found["largest_batch_share"] > max(0.2, 4.0 / n):
+            alarms.append(f"one batch of {n} carries {found['largest_batch_share']:.0%} of the transitions")
+        if abs(self.ended.value - 1.0) > 4.0 * self.ended.standard_error:
+            alarms.append(f"weights of all ended paths sum to {self.ended.value:.3f} instead of 1: report this as a bug")
+        return alarms
+
+    @property
+    def cost(self) -> dict[str, Any]:
+        """Force evaluations by stage, network calls and seconds."""
+        evaluations = {key: sum(int(i.get(f"{key}_evaluations", 0)) for i in self._infos) for key in ("flux", "learning", "production")}
+        return {
+            "force_evaluations": {**evaluations, "total": sum(evaluations.values())},
+            "network_calls": sum(int(i.get("network_calls", 0)) for i in self._infos),
+            "seconds": sum(float(i.get("seconds", 0.0)) for i in self._infos),
+        }
+
+    @property
+    def seed(self) -> int:
+        """The seed of all random streams."""
+        return int(self.config["seed"])
+
+    @property
+    def stopped(self) -> str:
+        """Why the run stopped: target, max_force_evaluations, max_seconds, or running."""
+        path = self.directory / "result.json"
+        return str(self._run.read_result().get("stopped", "running")) if path.exists() else "running"
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the content of result.json."""
+        config = self.config
+        return {
+            "schema": SCHEMA, "system": config["system"], "method": config["method"], "source": config["source"],
+            "target": config["target"], "others": config["others"], "beta": config["beta"], "units": {"time": "ps"},
+            "rate": self.rate.to_dict(), "flux": self.flux.to_dict(), "success_probability": self.success_probability.to_dict(),
+            "mean_first_passage_time": self.mean_first_passage_time.to_dict(), "rounds": self.n_rounds, "cost": self.cost,
+            "diagnostics": self.diagnostics, "versions": versions(), "seed": self.seed,
+        }  # fmt: skip
+
+
+def problem_of(config: Mapping[str, Any], problem: Problem | None) -> Problem:
+    """Return the given problem, or build it again from the stored recipe.
+
+    Raises
+    ------
+    InputError
+        The stored run has no recipe, and no problem is given; or the given one is another one.
+    """
+    if problem is not None:
+        if problem.n_atoms != config["n_atoms"] or [r.name for r in problem.regions] != config["region_names"]:
+            raise bad_input("problem", f"the problem that this run was started with, regions {config['region_names']}", "another")
+        return problem
+    if config["recipe"] is None:
+        raise bad_input("problem", "the Problem that the run was started with, since its regions are Python objects", "none")
+    from .systems import build
+
+    return build(config["recipe"]["system"], config["recipe"]["options"])
+
+
+def load(directory: str | Path, problem: Problem | None = None) -> Result:
+    """Return the results in a run directory, of a finished or running run; no problem is needed but for `.value`."""
+    return Result(RunDirectory.open(directory), problem)
+
+
+def versions() -> dict[str, str]:
+    """Return the versions of this package and of those that the numbers depend on."""
+    found = {}
+    for name in PACKAGES:
+        try:
+            found[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            found[name] = "not installed"
+    return found

@@ -1,0 +1,185 @@
+"""Splitting: the cold start, adaptive multilevel splitting from A to B without any V.
+
+    P(B) = prod_levels (1 - k/n) * (share that arrives),      score = a / (a + b)
+
+a and b are the distances to A and B in feature space. Paths from A's exits run until they end; those whose highest score is
+lowest are cut and restarted from the survivors' first frame above that level; and so on until paths reach B. The levels and
+survival probabilities give a first ln V as a function of the score, from which the networks start. Nothing found here
+enters an estimate.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from .engine import Engine
+from .errors import DivergedError, UnreachableError
+from .problem import OUTSIDE, SOURCE, TARGET, Problem
+from .regions import Region
+
+Array = NDArray[np.float64]
+Score = Callable[[Array], Array]
+
+
+@dataclass(frozen=True)
+class Splitting:
+    """Result: scores and ln V at the levels, all frames with their scores, arrivals in B, and ln P."""
+
+    level_scores: Array
+    level_log_values: Array
+    frames: Array
+    frame_log_values: Array
+    arrivals: Array
+    log_probability: float
+    n_levels: int
+
+
+@dataclass
+class _Path:
+    frames: list[Array]
+    scores: list[float]
+    code: int = OUTSIDE
+
+    def best(self) -> float:
+        return np.inf if self.code == TARGET else max(self.scores)
+
+
+def make_score(problem: Problem, source_samples: Array, target_samples: Array | None) -> Score:
+    """Return the progress score a/(a + b), in [0, 1], positions (n, n_atoms, 3) -> (n,)."""
+    a = _distance_to(problem, problem.source, source_samples)
+    b = _distance_to(problem, problem.target, target_samples)
+    return lambda x: a(x) / (a(x) + b(x) + 1e-12)
+
+
+def _distance_to(problem: Problem, region: Region, samples: Array | None) -> Score:
+    if region.feature is not None and region.center is not None:
+        feature, center = region.feature, region.center
+    else:
+        if samples is None:
+            raise ValueError(f"region {region.name} has no distance: samples are needed")
+        feature = problem.features
+        with torch.no_grad():
+            center = feature(torch.as_tensor(samples)).mean(0)
+
+    def distance(x: Array) -> Array:
+        with torch.no_grad():
+            d: Array = torch.linalg.vector_norm(feature(torch.as_tensor(x)) - center, dim=-1).numpy()
+        return d
+
+    return distance
+
+
+def find_target(problem: Problem, engine: Engine, rng: np.random.Generator, max_lags: int = 4000) -> Array:
+    """Return structures in B, (m, n_atoms, 3): a given reference, or what runs at rising temperature come across.
+
+    Raises
+    ------
+    UnreachableError
+        Nothing found up to 64 times the temperature.
+    """
+    if problem.target.name in problem.references:
+        return problem.references[problem.target.name][None]
+    for factor in (1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0):
+        hot = copy.copy(problem)
+        hot.kT = problem.kT * factor
+        explorer = Engine(hot, 64)
+        explorer.reseed(rng)
+        x = np.repeat(problem.positions[None], 64, axis=0)
+        try:
+            for _ in range(max_lags):
+                x, _ = explorer.propagate(x)
+                found = problem.label(x) == TARGET
+                if found.any():
+                    engine.cost.force_evaluations += explorer.cost.force_evaluations
+                    return x[found]
+        except DivergedError:
+            break
+    raise UnreachableError(
+        f"target: expected a region that can be reached, got no structure in {problem.target.name} up to {factor:g} times the "
+        f"temperature; check the region, or give a structure of it in references={{{problem.target.name!r}: ...}}"
+    )
+
+
+def split(
+    engine: Engine, score: Score, exits: Array, rng: np.random.Generator, *, n_paths: int = 200, kill_share: float = 0.35,
+    max_levels: int = 150, max_lags: int = 20_000,
+) -> Splitting:
+    """Run adaptive multilevel splitting from exits of A, (m, n_atoms, 3).
+
+    Raises
+    ------
+    UnreachableError
+        B was not reached in `max_levels` levels, or all paths came to the same dead end.
+    """
+    paths = [_Path([x], [float(score(x[None])[0])]) for x in exits[rng.integers(0, len(exits), n_paths)]]
+    _finish(engine, score, paths, max_lags)
+    levels, log_survival = [], [0.0]
+    while True:
+        best = np.array([path.best() for path in paths])
+        n_arrived = int(np.isinf(best).sum())
+        if n_arrived >= (1.0 - kill_share) * n_paths:
+            break
+        level = float(np.sort(best)[int(kill_share * n_paths)])
+        dead, alive = np.flatnonzero(best <= level), np.flatnonzero(best > level)
+        if len(alive) == 0 or len(levels) >= max_levels:
+            raise UnreachableError(
+                f"target: expected a region that paths from {engine.problem.source.name} can reach, got none in "
+                f"{engine.problem.target.name} after {len(levels)} levels (best score {best.max():.4f} of 1); check the region"
+            )
+        levels.append(level)
+        log_survival.append(log_survival[-1] + float(np.log(len(alive) / n_paths)))
+        for i, j in zip(dead, rng.choice(alive, len(dead)), strict=True):
+            paths[i] = _cut(paths[j], level)
+        _finish(engine, score, [paths[i] for i in dead], max_lags)
+    log_p = log_survival[-1] + float(np.log(n_arrived / n_paths))
+    return _collect(paths, np.array(levels), np.array(log_survival), log_p)
+
+
+def _cut(path: _Path, level: float) -> _Path:
+    stop = next((i for i, s in enumerate(path.scores) if s > level), len(path.scores) - 1) + 1
+    finished = path.code if stop == len(path.scores) else OUTSIDE
+    return _Path(path.frames[:stop], path.scores[:stop], finished)
+
+
+def _finish(engine: Engine, score: Score, paths: list[_Path], max_lags: int) -> None:
+    """Run unfinished paths until they end in a region, or stop moving on after `max_lags`."""
+    alive = [path for path in paths if path.code == OUTSIDE]
+    if alive:
+        codes = engine.problem.label(np.stack([path.frames[-1] for path in alive]))
+        for path, code in zip(alive, codes, strict=True):
+            path.code = int(code)
+        alive = [path for path in alive if path.code == OUTSIDE]
+    for _ in range(max_lags):
+        if not alive:
+            return
+        moved, _ = engine.propagate(np.stack([path.frames[-1] for path in alive]))
+        codes, scores = engine.problem.label(moved), score(moved)
+        for path, x, code, s in zip(alive, moved, codes, scores, strict=True):
+            path.frames.append(x)
+            path.scores.append(float(s))
+            path.code = int(code)
+        alive = [path for path in alive if path.code == OUTSIDE]
+    for path in alive:
+        path.code = SOURCE
+
+
+def _collect(paths: list[_Path], levels: Array, log_survival: Array, log_p: float) -> Splitting:
+    # V at the first frame above level m is P(B) / P(level m): what is left of the product.
+    scores = np.concatenate([levels, [max(1.0, float(levels.max(initial=0.0)) + 1e-9)]])
+    log_values = np.concatenate([log_p - log_survival[1:], [0.0]])
+    if len(levels):
+        low = min(min(path.scores) for path in paths)
+        scores = np.concatenate([[min(low, levels[0] - 1e-9)], scores])
+        log_values = np.concatenate([[log_p], log_values])
+    frames = np.concatenate([np.stack(path.frames[::5]) for path in paths])
+    frame_scores = np.concatenate([np.array(path.scores[::5]) for path in paths])
+    arrivals = np.stack([path.frames[-1] for path in paths if path.code == TARGET])
+    return Splitting(
+        scores, log_values, frames, np.interp(frame_scores, scores, log_values), arrivals, log_p, len(levels)
+    )

@@ -1,0 +1,148 @@
+"""Training: what V should be, and how the networks are brought there.
+
+    tree return:    T(x) = sum of the B-weights of all descendants / w(x)
+    segment:        T(x) = sum over descendants y of w(y) V(y) / w(x)            (Bellman, 1 in B, 0 in A and D)
+    TD(lambda):     T(x) = sum over children c of w_c/w(x) [ (1 - lambda) V(c) + lambda T(c) ]
+
+All are unbiased for the value of the policy-free process whatever V made the data; lambda = 1 is the tree return and smaller
+lambda mixes segments of all lengths with mean 1/(1 - lambda) frames. T may be 0. Losses take f = ln V and t = ln T:
+
+    Poisson:         exp(f - f0) - exp(t - f0) f           f0 = a frozen ln V, so that relative errors count
+    Itakura-Saito:   exp(t - f) + f
+
+Both have their minimum at V = E[T]. (ln V - ln T)^2 is not offered: it breaks at T = 0.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from .errors import bad_input
+from .problem import OUTSIDE, TARGET
+from .value import ValueFunction
+from .walk import Walk
+
+Array = NDArray[np.float64]
+LOSSES = ("poisson", "itakura-saito")
+
+
+@dataclass(frozen=True)
+class Samples:
+    """Features (n, k) of structures outside all regions, and ln of the targets (n,), -inf where T = 0."""
+
+    features: Array
+    log_targets: Array
+
+    def __len__(self) -> int:
+        return len(self.log_targets)
+
+
+def td_returns(walk: Walk, log_values: Array, decay: float) -> Array:
+    """Return ln T (n_frames,) of every frame of a walk by TD(lambda).
+
+    Parameters
+    ----------
+    walk
+        A finished walk with all its frames.
+    log_values
+        (n_frames,) ln V of every frame; ignored where the frame lies in a region.
+    decay
+        lambda, from 0 (one frame ahead) to 1 (tree returns).
+    """
+    frames, parents = walk.frames, walk.tree.parents
+    weights = np.exp(frames.log_weights - frames.log_weights.max())
+    own = np.where(frames.codes == OUTSIDE, np.exp(log_values), np.where(frames.codes == TARGET, 1.0, 0.0))
+    total = np.where(frames.codes == TARGET, weights, 0.0)
+    for start, stop in zip(frames.blocks[-2:0:-1], frames.blocks[:1:-1], strict=True):
+        rows = np.arange(start, stop)
+        rows = rows[parents[rows] >= 0]
+        terminal = frames.codes[rows] != OUTSIDE
+        given = np.where(terminal, weights[rows] * own[rows], (1 - decay) * weights[rows] * own[rows] + decay * total[rows])
+        np.add.at(total, parents[rows], given)
+    with np.errstate(divide="ignore"):
+        log_targets: Array = np.log(total) - np.log(weights)
+    return log_targets
+
+
+def samples_of(walk: Walk, value: ValueFunction, decay: float, most: int, rng: np.random.Generator) -> Samples:
+    """Return training samples of a walk: each frame outside the regions with the mean of its tree return and its TD(lambda) return.
+
+    At most `most` frames are taken, drawn evenly from all.
+    """
+    codes = walk.frames.codes
+    log_values = np.zeros(len(codes))
+    features = _features(value, walk.tree.positions)
+    with torch.no_grad():
+        fine, coarse = value.log_parts(torch.as_tensor(features))
+        log_values = torch.logaddexp(fine + value.log_fine_share, coarse + value.log_coarse_share).numpy()
+    tree = td_returns(walk, log_values, 1.0)
+    mixed = np.logaddexp(tree, td_returns(walk, log_values, decay)) - np.log(2.0) if decay < 1.0 else tree
+    rows = np.flatnonzero(codes == OUTSIDE)
+    if len(rows) > most:
+        rows = np.sort(rng.choice(rows, most, replace=False))
+    return Samples(features[rows], mixed[rows])
+
+
+def _features(value: ValueFunction, positions: NDArray[np.float32], chunk: int = 20_000) -> Array:
+    with torch.no_grad():
+        parts = [
+            value.features(torch.as_tensor(np.asarray(positions[i : i + chunk], dtype=np.float64))).numpy()
+            for i in range(0, len(positions), chunk)
+        ]
+    return np.concatenate(parts)
+
+
+def loss_function(name: str, log_values: Tensor, log_targets: Tensor, frozen: Tensor) -> Tensor:
+    """Return the mean loss; all arguments (n,), `log_targets` may hold -inf."""
+    if name == "poisson":
+        return (torch.exp(log_values - frozen) - torch.exp(log_targets - frozen) * log_values).mean()
+    if name == "itakura-saito":
+        return (torch.exp(log_targets - log_values) + log_values).mean()
+    raise bad_input("loss", f"one of {', '.join(LOSSES)}", repr(name))
+
+
+def train(
+    value: ValueFunction,
+    data: Sequence[Samples],
+    rng: np.random.Generator,
+    *,
+    loss: str = "poisson",
+    epochs: int = 12,
+    batch_size: int = 2048,
+    learning_rate: float = 3e-3,
+) -> float:
+    """Fit the fine and the coarse part to the same targets, in place, and return the last epoch's mean loss.
+
+    Adam with a cosine-decayed step. The frozen ln V of the Poisson loss is renewed every epoch. Deterministic for a given `rng`.
+    """
+    features = torch.as_tensor(np.concatenate([d.features for d in data]))
+    targets = torch.as_tensor(np.concatenate([d.log_targets for d in data]))
+    optimiser = torch.optim.Adam([*value.fine.parameters(), *value.coarse.parameters()], lr=learning_rate)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, epochs)
+    last = float("nan")
+    for _ in range(epochs):
+        with torch.no_grad():
+            frozen = value.log_parts(features)
+        total = 0.0
+        order = rng.permutation(len(targets))
+        for start in range(0, len(order), batch_size):
+            rows = torch.as_tensor(order[start : start + batch_size])
+            parts = value.log_parts(features[rows])
+            error = sum(
+                (loss_function(loss, part, targets[rows], f0[rows]) for part, f0 in zip(parts, frozen, strict=True)),
+                start=torch.zeros((), dtype=torch.float64),
+            )
+            optimiser.zero_grad()
+            error.backward()  # type: ignore[no-untyped-call]
+            torch.nn.utils.clip_grad_norm_(value.parameters(), 5.0)
+            optimiser.step()
+            total += float(error.detach()) * len(rows)
+        schedule.step()
+        last = total / len(order)
+    return last

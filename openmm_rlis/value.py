@@ -1,0 +1,195 @@
+"""ValueFunction: ln V(x), the learned probability of reaching B before A and the other regions.
+
+    V(x) = (1 - e) sigmoid(z_fine(f(x)))  +  e sigmoid(z_coarse(|f - f_A|, |f - f_B|))
+
+z_fine is a small network on all features. z_coarse sees only how far the features are from those of A and of B: it cannot tell
+channels apart, so whatever makes progress keeps a share e of the importance however wrong the fine network is. Both live
+in log space, ln sigmoid(z) = -softplus(-z), so values of 1e-12 and less do not underflow, and V > 0 everywhere: the bias
+force 2 kT grad ln V stays finite on the boundary of A.
+
+Exactness never depends on V; only the variance does. The boundary values (1 in B, 0 in A and D) are applied where a
+walker is labelled, and in `committor`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from .errors import StorageError, bad_input
+from .features import fingerprint
+from .problem import FIRST_OTHER, OUTSIDE, SOURCE, TARGET, Problem
+
+FORMAT = 1
+
+
+def _network(width: int, hidden: int, rng: np.random.Generator) -> nn.Sequential:
+    layers = nn.Sequential(nn.Linear(width, hidden), nn.SiLU(), nn.Linear(hidden, hidden), nn.SiLU(), nn.Linear(hidden, 1))
+    layers = layers.double()
+    with torch.no_grad():
+        for layer in (layers[0], layers[2]):
+            assert isinstance(layer, nn.Linear)
+            bound = math.sqrt(3.0 / layer.in_features)
+            layer.weight.copy_(torch.as_tensor(rng.uniform(-bound, bound, size=tuple(layer.weight.shape))))
+            layer.bias.copy_(torch.as_tensor(rng.uniform(-0.5, 0.5, size=tuple(layer.bias.shape))))
+        last = layers[4]
+        assert isinstance(last, nn.Linear)
+        last.weight.zero_()
+        last.bias.zero_()
+    return layers
+
+
+class ValueFunction(nn.Module):
+    """The logarithm of the value function of one Problem.
+
+    Parameters
+    ----------
+    features
+        Torch module, positions (n, n_atoms, 3) in nm -> (n, k).
+    mean, scale
+        (k,), the standardisation of the features.
+    center_source, center_target
+        (k,), features typical of A and of B, for the coarse part.
+    coarse_share
+        e, the share of the coarse part, between 0 and 1.
+    rng
+        Draws the initial weights.
+    """
+
+    def __init__(
+        self,
+        features: nn.Module,
+        statistics: Mapping[str, NDArray[np.float64]],
+        coarse_share: float = 0.2,
+        hidden: int = 48,
+        rng: np.random.Generator | None = None,
+    ) -> None:
+        super().__init__()
+        if not 0.0 < coarse_share < 1.0:
+            raise bad_input("coarse_share", "a number between 0 and 1", coarse_share)
+        rng = rng or np.random.default_rng(0)
+        self.features = features
+        self.hidden = hidden
+        self.coarse_share = coarse_share
+        self.log_fine_share = math.log1p(-coarse_share)
+        self.log_coarse_share = math.log(coarse_share)
+        for name in ("mean", "scale", "center_source", "center_target"):
+            self.register_buffer(name, torch.as_tensor(np.array(statistics[name], dtype=np.float64)))
+        self.fine = _network(len(statistics["mean"]), hidden, rng)
+        self.coarse = _network(2, 16, rng)
+
+    def log_parts(self, f: Tensor) -> tuple[Tensor, Tensor]:
+        """Return (ln V_fine, ln V_coarse), each (n,), for features (n, k)."""
+        z = (f - self.mean) / self.scale
+        a = torch.sqrt(((z - self.center_source) ** 2).mean(-1) + 1e-12)
+        b = torch.sqrt(((z - self.center_target) ** 2).mean(-1) + 1e-12)
+        fine = nn.functional.logsigmoid(self.fine(z).squeeze(-1))
+        coarse = nn.functional.logsigmoid(self.coarse(torch.stack([a, b], dim=-1)).squeeze(-1))
+        return fine, coarse
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return ln V (n,) for positions (n, n_atoms, 3) in nm, boundary values not applied."""
+        fine, coarse = self.log_parts(self.features(x))
+        return torch.logaddexp(fine + self.log_fine_share, coarse + self.log_coarse_share)
+
+    @torch.jit.ignore
+    def log_value(self, positions: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Return ln V (n,) for positions (n, n_atoms, 3) in nm, boundary values not applied.
+
+        Raises
+        ------
+        InputError
+            A feature, and so the value, is not finite.
+        """
+        with torch.no_grad():
+            log_v: NDArray[np.float64] = self(torch.as_tensor(positions)).numpy()
+        if not np.isfinite(log_v).all():
+            bad = int(np.flatnonzero(~np.isfinite(log_v))[0])
+            raise bad_input("value", "a finite ln V", f"{log_v[bad]} for walker {bad}", "check the features on that structure")
+        return log_v
+
+    @torch.jit.ignore
+    def committor(self, positions: NDArray[np.float64], problem: Problem) -> NDArray[np.float64]:
+        """Return the learned P(B first) (n,) for positions (n, n_atoms, 3) in nm: 1 in B, 0 in A and D."""
+        positions = np.asarray(positions, dtype=np.float64)
+        codes = problem.label(positions)
+        q = np.where(codes == TARGET, 1.0, 0.0)
+        outside = codes == OUTSIDE
+        if outside.any():
+            q[outside] = np.exp(self.log_value(positions[outside]))
+        return q
+
+    @torch.jit.ignore
+    def arrays(self) -> dict[str, NDArray[Any]]:
+        """Return everything that defines this function besides the features, as arrays."""
+        state = {k: v.numpy().copy() for k, v in self.state_dict().items() if not k.startswith("features.")}
+        return {**state, "hidden": np.array(self.hidden), "coarse_share": np.array(self.coarse_share)}
+
+    @classmethod
+    def from_arrays(cls, features: nn.Module, arrays: Mapping[str, NDArray[Any]]) -> ValueFunction:
+        """Return the function that `arrays` was called on, to the last bit."""
+        value = cls(features, arrays, float(arrays["coarse_share"]), int(arrays["hidden"]))
+        own = value.state_dict()
+        for key in own:
+            if not key.startswith("features."):
+                own[key] = torch.as_tensor(np.array(arrays[key]))
+        value.load_state_dict(own)
+        return value.eval()
+
+    @torch.jit.ignore
+    def save(self, path: str | Path, problem: Problem) -> None:
+        """Write to a file that `ValueFunction.load` reads; opens with torch.load(weights_only=True)."""
+        state = {k: torch.as_tensor(v) for k, v in self.arrays().items()}
+        torch.save({"format": FORMAT, "fingerprint": fingerprint(self.features, problem.positions), "state": state}, path)
+
+    @classmethod
+    def load(cls, path: str | Path, problem: Problem) -> ValueFunction:
+        """Return the function stored at `path`.
+
+        Raises
+        ------
+        StorageError
+            The file cannot be read.
+        InputError
+            It was trained for other features than those of `problem`.
+        """
+        try:
+            data = torch.load(path, weights_only=True)
+            found = data["fingerprint"]
+        except (OSError, RuntimeError, KeyError, TypeError, ValueError) as error:
+            raise StorageError(f"cannot read a value function from {path}: {error}") from None
+        expected = fingerprint(problem.features, problem.positions)
+        if found.split(":")[0] != expected.split(":")[0] or found != expected:
+            raise bad_input("value", f"a value function for this problem's features ({expected})", found, "train a new one")
+        return cls.from_arrays(problem.features, {k: v.numpy() for k, v in data["state"].items()})
+
+    @torch.jit.ignore
+    def check_problem(self, problem: Problem) -> None:
+        """Raise `InputError` if this function was made for other features than those of `problem`."""
+        mine, theirs = (fingerprint(m, problem.positions) for m in (self.features, problem.features))
+        if mine != theirs:
+            raise bad_input("value", f"a value function for this problem's features ({theirs})", mine, "train a new one")
+
+
+def feature_statistics(
+    problem: Problem, samples: NDArray[np.float64], source: NDArray[np.float64], target: NDArray[np.float64]
+) -> dict[str, NDArray[np.float64]]:
+    """Return the standardisation of a ValueFunction from structures (n, n_atoms, 3): all, in A, and in B."""
+    with torch.no_grad():
+        f, a, b = (problem.features(torch.as_tensor(x)).numpy() for x in (samples, source, target))
+    mean, scale = f.mean(0), f.std(0)
+    scale = np.where(scale > 1e-3 * max(float(scale.max()), 1e-12), scale, max(float(scale.max()), 1e-12))
+    return {"mean": mean, "scale": scale, "center_source": (a.mean(0) - mean) / scale, "center_target": (b.mean(0) - mean) / scale}
+
+
+def is_failure(codes: NDArray[np.int8]) -> NDArray[np.bool_]:
+    """Return which region codes end a path as a failure: A or one of the others."""
+    failed: NDArray[np.bool_] = (codes == SOURCE) | (codes >= FIRST_OTHER)
+    return failed

@@ -1,0 +1,135 @@
+"""The numbers behind the figures of a report, NumPy only; no estimate depends on them.
+
+The free energy is that of the paths themselves. Let h_A(x) be the weight of the stored frames at x of a run out of A
+and N_AB its number of transitions. By time reversal direct transitions A -> B and B -> A are equally frequent in
+equilibrium, so
+
+    rho(x)  ~  h_A(x) / N_AB + h_B(x) / N_BA,        F = -ln(rho) / beta
+
+is the equilibrium density of the configurations outside all regions whose last region was A or B.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .paths import PathEnsemble, PathTree
+
+FloatArray = NDArray[np.float64]
+Plane = Callable[[Any], FloatArray]
+
+CHUNK = 20_000
+
+
+def root_shares(paths: PathEnsemble) -> FloatArray:
+    """Return the share of the transitions that each root with success paths carries, (n_roots,)."""
+    success = paths.success()
+    if not len(success):
+        return np.empty(0)
+    keys = np.stack([success.batches, success.rounds, success.roots])
+    _, index = np.unique(keys, axis=1, return_inverse=True)
+    weights = np.bincount(index.reshape(-1), success.weights)
+    return weights[weights > 0] / weights.sum()
+
+
+def path_durations(paths: PathEnsemble) -> FloatArray:
+    """Return the durations in ps of all paths of an ensemble, (n_paths,)."""
+    return paths.durations()
+
+
+def frame_weights(tree: PathTree) -> FloatArray:
+    """Return the weight of every frame: the sum over the paths through it, (n_frames,).
+
+    Weight is conserved on average along a branching path, so this is an unbiased measure of how often the frame's place
+    is visited, as long as failures are kept with weights that make up for those dropped.
+    """
+    weights = np.bincount(tree.leaves, np.exp(tree.log_weights), tree.n_frames).tolist()
+    for frame in range(tree.n_frames - 1, -1, -1):
+        parent = int(tree.parents[frame])
+        if parent >= 0:
+            weights[parent] += weights[frame]
+    return np.array(weights)
+
+
+def plane_points(paths: PathEnsemble, plane: Plane, n_most: int) -> tuple[FloatArray, FloatArray]:
+    """Return points (n, 2) of at most about `n_most` frames and their weights (n,) for one transition.
+
+    Frames are thinned out evenly, so the weights stay in proportion. The last frame of every path lies in a region and
+    the first one of every root in A; both are left out.
+    """
+    total = sum(tree.n_frames for tree in paths.trees)
+    step = max(1, -(-total // n_most))
+    points, weights = [np.empty((0, 2))], [np.empty(0)]
+    for tree in paths.trees:
+        free = tree.parents >= 0
+        free[tree.leaves] = False
+        chosen = np.flatnonzero(free)[::step]
+        weights.append(frame_weights(tree)[chosen])
+        points += [plane(tree.positions[chosen[i : i + CHUNK]]) for i in range(0, len(chosen), CHUNK)]
+    transitions = paths.success().weights.sum()
+    return np.concatenate(points), step * np.concatenate(weights) / transitions
+
+
+def free_energy(
+    points: FloatArray, weights: FloatArray, edges: Sequence[FloatArray], beta: float, n_least: int = 2
+) -> FloatArray:
+    """Return F = -ln(rho)/beta on a grid, (n_x, n_y) in kJ/mol, 0 at its least; nan in cells with few frames."""
+    counts, *_ = np.histogram2d(points[:, 0], points[:, 1], bins=list(edges))
+    density, *_ = np.histogram2d(points[:, 0], points[:, 1], bins=list(edges), weights=weights)
+    with np.errstate(divide="ignore"):
+        energy = np.where((counts >= n_least) & (density > 0), -np.log(density) / beta, np.nan)
+    return energy - np.nanmin(energy) if np.isfinite(energy).any() else energy
+
+
+def draw_successes(paths: PathEnsemble, n: int, rng: np.random.Generator) -> list[int]:
+    """Return the indices of `n` success paths drawn by weight (systematic resampling), each at most once."""
+    success = np.flatnonzero(paths.is_success & (paths.weights > 0))
+    cumulative = np.cumsum(paths.weights[success])
+    marks = (np.arange(n) + rng.random()) / n * cumulative[-1]
+    return [int(i) for i in np.unique(success[np.minimum(np.searchsorted(cumulative, marks), len(success) - 1)])]
+
+
+def along(frames: FloatArray, points: FloatArray, n: int) -> NDArray[np.int64]:
+    """Return the indices of `n` frames at equal steps of the slowly moving part of a path, (n,).
+
+    Paths rattle; the running mean of their points (n_frames, 2) over a tenth of the path tells how far they have come.
+    """
+    if len(frames) <= n:
+        return np.arange(len(frames))
+    smooth = running_mean(points / np.maximum(np.ptp(points, axis=0), 1e-12), max(1, len(points) // 10))
+    travelled = np.concatenate([[0.0], np.cumsum(np.linalg.norm(np.diff(smooth, axis=0), axis=1))])
+    progress = 0.5 * (travelled / max(travelled[-1], 1e-12) + np.linspace(0.0, 1.0, len(frames)))
+    return np.searchsorted(progress, np.linspace(0.0, 1.0, n)).clip(0, len(frames) - 1)
+
+
+def running_mean(values: FloatArray, width: int) -> FloatArray:
+    """Return the centred running mean over about `width` rows of (n, k), narrower at the ends, (n, k)."""
+    half = width // 2
+    total = np.concatenate([np.zeros((1, values.shape[1])), np.cumsum(values, axis=0)])
+    first = np.maximum(np.arange(len(values)) - half, 0)
+    last = np.minimum(np.arange(len(values)) + half + 1, len(values))
+    return (total[last] - total[first]) / (last - first)[:, None]
+
+
+def laid_over(structures: Sequence[FloatArray]) -> list[FloatArray]:
+    """Return planar structures (n_atoms, 2), centred and each turned onto the one before (least squares, no mirror)."""
+    laid: list[FloatArray] = []
+    for structure in structures:
+        x = np.asarray(structure, dtype=np.float64)[:, :2]
+        x = x - x.mean(axis=0)
+        if laid:
+            dot, cross = (x * laid[-1]).sum(), (x[:, 0] * laid[-1][:, 1] - x[:, 1] * laid[-1][:, 0]).sum()
+            angle = np.arctan2(cross, dot)
+            x = x @ np.array([[np.cos(angle), np.sin(angle)], [-np.sin(angle), np.cos(angle)]])
+        laid.append(x)
+    return laid
+
+
+def nearest_distances(structure: FloatArray) -> FloatArray:
+    """Return the distance of every atom of (n_atoms, k) to its nearest neighbour, (n_atoms,)."""
+    distances = np.linalg.norm(structure[:, None] - structure[None], axis=-1)
+    return (distances + np.diag(np.full(len(structure), np.inf))).min(axis=1)

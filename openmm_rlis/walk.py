@@ -1,0 +1,223 @@
+"""Walk: the branching random walk that carries roots to A, B or D.
+
+    G = W V(x) / (W_0 V(x_0))        G > high: split,   G < low: roulette,   both keep the expected weight
+
+W is the exact path weight of everything that happened to a walker (bias, splitting, roulette, the draw of its root).
+For any positive V, and thresholds fixed by the past alone, the sum of the weights that arrive in B is an unbiased estimate of the
+expected number of A -> B transitions among the exits. Every frame is stored once; branches share their prefix.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .branching import Offspring, Window, branch, comb
+from .engine import Engine
+from .errors import RlisError
+from .paths import PathTree, TreeBuilder
+from .problem import OUTSIDE, TARGET
+
+Array = NDArray[np.float64]
+LogValue = Callable[[Array], Array]
+
+
+@dataclass(frozen=True)
+class Roots:
+    """Exits to start from: (n, n_atoms, 3) positions outside A, the structures before them, ln weights, and who is biased."""
+
+    positions: Array
+    priors: Array
+    log_weights: Array
+    biased: NDArray[np.bool_]
+
+
+@dataclass(frozen=True)
+class Frames:
+    """What the tree does not hold of its frames, in the same order, for learning.
+
+    log_weights (n_frames,) on arrival, before branching; codes (n_frames,) region codes; blocks: offsets of the frames that were
+    recorded at the same time.
+    """
+
+    log_weights: Array
+    codes: NDArray[np.int8]
+    blocks: NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Walk:
+    """The outcome: paths as a tree, per-root sums, and what a person wants to know.
+
+    `success` and `ended` (n_roots,) are the sums over a root's paths of the weight relative to the root's own weight that
+    ended in B, and anywhere: E[success] is the committor of the exit, E[ended] = 1.
+    """
+
+    tree: PathTree
+    frames: Frames
+    success: Array
+    ended: Array
+    n_lags: int
+    peak: int
+
+
+@dataclass
+class _Population:
+    positions: Array
+    log_weights: Array
+    log_reference: Array
+    root: NDArray[np.int32]
+    biased: NDArray[np.bool_]
+    frame: NDArray[np.int32]
+
+    def take(self, rows: NDArray[np.intp] | NDArray[np.bool_]) -> _Population:
+        return _Population(
+            self.positions[rows], self.log_weights[rows], self.log_reference[rows],
+            self.root[rows], self.biased[rows], self.frame[rows],
+        )
+
+    def offspring(self, children: Offspring) -> _Population:
+        born = self.take(children.parents)
+        born.log_weights = born.log_weights + children.log_factors
+        return born
+
+
+class _Recorder:
+    """Collects frames and leaves."""
+
+    def __init__(self) -> None:
+        self.builder = TreeBuilder()
+        self.log_weights: list[Array] = []
+        self.codes: list[NDArray[np.int8]] = []
+        self.leaves: list[tuple[NDArray[np.int32], NDArray[np.int8], Array, NDArray[np.int32]]] = []
+
+    def add(
+        self, x: Array, parents: NDArray[np.int32], log_weights: Array, codes: NDArray[np.int8], lag: int
+    ) -> NDArray[np.int32]:
+        ids = self.builder.add(x, parents, lag)
+        self.log_weights.append(log_weights)
+        self.codes.append(codes)
+        return ids
+
+    def end(self, ids: NDArray[np.int32], codes: NDArray[np.int8], log_weights: Array, root: NDArray[np.int32]) -> None:
+        self.leaves.append((ids, codes, log_weights, root))
+
+    def frames(self) -> Frames:
+        blocks = np.cumsum([0] + [len(c) for c in self.codes])
+        return Frames(np.concatenate(self.log_weights), np.concatenate(self.codes), blocks)
+
+    def tree(self, batch: int, round_index: int) -> PathTree:
+        ids, codes, log_weights, root = (np.concatenate(column) for column in zip(*self.leaves, strict=True))
+        return self.builder.finish(ids, codes, log_weights, root, batch, round_index)
+
+
+def walk(
+    engine: Engine,
+    log_value: LogValue,
+    roots: Roots,
+    window: Window,
+    rng: np.random.Generator,
+    *,
+    frame_stride: int = 5,
+    max_walkers: int = 20_000,
+    max_lags: int = 5_000_000,
+    batch: int = 0,
+    round_index: int = 0,
+) -> Walk:
+    """Carry every root to its end.
+
+    Parameters
+    ----------
+    engine
+        Moves the walkers; its random stream should have been reset for this batch.
+    log_value
+        Importance function, positions (n, n_atoms, 3) -> ln V (n,).
+    window
+        Thresholds on G.
+    frame_stride
+        A frame is recorded every this many lags, and at the start and end of a path.
+    max_walkers
+        A larger population is thinned to this number by systematic resampling, which keeps expected weights.
+    max_lags
+        A walk that is not over by then is an error: an unseen trap between A and B.
+
+    Raises
+    ------
+    RlisError
+        The walk did not end.
+    DivergedError
+        A walker's coordinates are not finite.
+    """
+    record, n = _Recorder(), len(roots.positions)
+    codes = engine.problem.label(roots.positions)
+    first = record.add(roots.priors, np.full(n, -1, np.int32), roots.log_weights, np.ones(n, np.int8), 0)
+    frame = record.add(roots.positions, first, roots.log_weights, codes, 1)
+    log_reference = roots.log_weights + log_value(roots.positions)
+    everyone = _Population(
+        roots.positions, roots.log_weights.copy(), log_reference, np.arange(n, dtype=np.int32), roots.biased.copy(), frame
+    )
+    alive = _retire(record, everyone, codes)
+    n_lags = peak = 0
+    while len(alive.root):
+        if n_lags >= max_lags:
+            raise RlisError(f"{len(alive.root)} walkers did not reach any region in {max_lags} lags; give the trap as a region in `others`")
+        n_lags += 1
+        peak = max(peak, len(alive.root))
+        _move(engine, alive)
+        codes = engine.problem.label(alive.positions)
+        _record_frames(record, alive, codes, n_lags, frame_stride)
+        alive = _retire(record, alive, codes)
+        if len(alive.root):
+            alive = _branch(alive, log_value, window, max_walkers, rng)
+    return _summary(record, roots, n_lags, peak, batch, round_index)
+
+
+def _move(engine: Engine, alive: _Population) -> None:
+    moved = np.empty_like(alive.positions)
+    for biased in (False, True):
+        rows = alive.biased == biased
+        if rows.any():
+            moved[rows], log_weights = engine.propagate(alive.positions[rows], biased)
+            alive.log_weights[rows] += log_weights
+    alive.positions = moved
+
+
+def _record_frames(record: _Recorder, alive: _Population, codes: NDArray[np.int8], n_lags: int, stride: int) -> None:
+    rows = np.ones(len(codes), dtype=bool) if n_lags % stride == 0 else codes != OUTSIDE
+    if rows.any():
+        alive.frame[rows] = record.add(alive.positions[rows], alive.frame[rows], alive.log_weights[rows], codes[rows], n_lags + 1)
+
+
+def _retire(record: _Recorder, alive: _Population, codes: NDArray[np.int8]) -> _Population:
+    over = codes != OUTSIDE
+    if over.any():
+        gone = alive.take(over)
+        record.end(gone.frame, codes[over], gone.log_weights, gone.root)
+    return alive.take(~over)
+
+
+def _branch(
+    alive: _Population, log_value: LogValue, window: Window, max_walkers: int, rng: np.random.Generator
+) -> _Population:
+    log_v = log_value(alive.positions)
+    alive = alive.offspring(branch(alive.log_weights + log_v - alive.log_reference, window, rng))
+    if len(alive.root) > max_walkers:
+        log_g = alive.log_weights + log_value(alive.positions) - alive.log_reference
+        alive = alive.offspring(comb(log_g, max_walkers, rng))
+    return alive
+
+
+def _summary(record: _Recorder, roots: Roots, n_lags: int, peak: int, batch: int, round_index: int) -> Walk:
+    n = len(roots.positions)
+    success, ended = np.zeros(n), np.zeros(n)
+    for _, codes, log_weights, root in record.leaves:
+        weight = np.exp(log_weights - roots.log_weights[root])
+        np.add.at(ended, root, weight)
+        np.add.at(success, root, np.where(codes == TARGET, weight, 0.0))
+    if not record.leaves:
+        empty = np.zeros(0, np.int32)
+        record.end(empty, empty.astype(np.int8), np.zeros(0), empty)
+    return Walk(record.tree(batch, round_index), record.frames(), success, ended, n_lags, peak)
