@@ -186,7 +186,7 @@ def status_lines(directory: Path, name: str = "") -> list[str]:
     prefix = f"{name}: " if name else ""
     result = _read_json(directory / "result.json")
     snapshot, age = _last_progress(directory / "log.jsonl")
-    if result is not None and "stopped" in result:
+    if result is not None and "stopped" in result and (snapshot is None or snapshot.stage == "done"):
         total = result.get("cost", {}).get("force_evaluations", {}).get("total", 0)
         rate = rate_text(result.get("rate"))
         return [f"{prefix}done (stopped by {result['stopped']}) | rate {rate} | {total:.2e} evaluations"]

@@ -14,6 +14,7 @@ from pathlib import Path
 from .errors import bad_input
 from .launch import run_directories
 from .paths import PathEnsemble
+from .result import load
 
 COLUMNS = ("file", "weight", "share", "label", "batch", "round", "root", "n_frames", "duration_ps")
 
@@ -37,13 +38,11 @@ def export_paths(directory: Path, out: Path, failures: bool = False, suffix: str
     InputError
         `out` is not empty, or mdtraj cannot write the format.
     """
-    from . import sampler
-
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise bad_input("OUT", "a new or empty directory", str(out))
     counts = {}
     for name, path in run_directories(directory).items():
-        paths = sampler.load(path).paths
+        paths = load(path).paths
         counts[out / name] = write_paths(paths if failures else paths.success(), out / name, suffix)
     return counts
 
@@ -69,6 +68,6 @@ def write_paths(paths: PathEnsemble, out: Path, suffix: str) -> int:
             weight = float(paths.weights[i])
             share = weight / total if total else 0.0
             origin = int(paths.labels[i]), int(paths.batches[i]), int(paths.rounds[i]), int(paths.roots[i])
-            duration = (len(trajectory) - 1) * paths.frame_interval
+            duration = float(trajectory.time[-1])
             table.writerow([target.name, repr(weight), repr(share), *origin, len(trajectory), repr(duration)])
     return len(paths)

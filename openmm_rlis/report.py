@@ -9,24 +9,21 @@ that draws.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from . import estimators
 from .launch import run_directories
-from .paths import PathEnsemble
-from .storage import RunDirectory
 from .views import (
     FloatArray,
+    RunData,
     along,
     draw_successes,
     free_energy,
     laid_over,
+    load,
     nearest_distances,
-    path_durations,
     plane_points,
     root_shares,
     running_mean,
@@ -53,28 +50,6 @@ STYLE: Any = {
 }
 MAX_FRAMES = 200_000
 SHOWN_PATHS = 6
-ARRAYS = ("transitions", "exits", "time")
-
-
-@dataclass(frozen=True)
-class RunData:
-    """What a report needs of one direction; the arrays are (n_rounds, n_batches), one row a production round."""
-
-    result: Mapping[str, Any]
-    transitions: FloatArray
-    exits: FloatArray
-    time: FloatArray
-    paths: PathEnsemble
-
-    @property
-    def title(self) -> str:
-        """`source → target`."""
-        return f"{self.result.get('source', 'A')} → {self.result.get('target', 'B')}"
-
-    def rate(self, n_rounds: int | None = None) -> estimators.Estimate:
-        """Return the rate from the first `n_rounds` rounds (all by default)."""
-        parts = (x[:n_rounds].sum(0) for x in (self.transitions, self.exits, self.time))
-        return estimators.rate(estimators.BatchTotals(*parts))
 
 
 def report(directory: Path, figures: bool = True) -> list[Path]:
@@ -93,15 +68,6 @@ def report(directory: Path, figures: bool = True) -> list[Path]:
         for item in tables(run.result):
             console.print(item)
     return draw_all(runs, directory / "figures", system_module(runs[0].result)) if figures else []
-
-
-def load(directory: Path) -> RunData:
-    """Return the data of one run directory."""
-    run = RunDirectory.open(directory)
-    result = run.read_result()
-    rounds = [run.read_round("production", index).arrays for index in run.rounds("production")]
-    transitions, exits, time = (np.array([arrays[name] for arrays in rounds], dtype=float) for name in ARRAYS)
-    return RunData(result, transitions, exits, time, run.paths())
 
 
 def system_module(result: Mapping[str, Any]) -> Any:
@@ -251,7 +217,7 @@ def draw_roots(axis: Axes, run: RunData, colour: str) -> None:
 def draw_durations(axis: Axes, run: RunData, colour: str) -> None:
     """Draw the weighted distributions of the durations of success and failure paths, each with area one in ln t."""
     axis.set(xlabel="duration / ps", ylabel="density in ln(duration)")
-    durations, paths = path_durations(run.paths), run.paths
+    durations, paths = run.paths.durations(), run.paths
     kinds = ((paths.is_success, "success", colour, "-"), (~paths.is_success, "failure", GREY, "--"))
     drawn = [kind for kind in kinds if kind[0].any() and paths.weights[kind[0]].sum() > 0]
     if not drawn:
@@ -291,21 +257,30 @@ def draw_plane(runs: Sequence[RunData], module: Any) -> Figure:
     """Draw success paths, drawn by weight, over the free energy on the system's plane, one panel a direction."""
     from matplotlib.figure import Figure
 
-    clouds = [plane_points(run.paths, module.plane, MAX_FRAMES) for run in runs]
-    points, weights = (np.concatenate(parts) for parts in zip(*clouds, strict=True))
+    points, weights = (np.concatenate(parts) for parts in zip(*(_cloud(run, module) for run in runs), strict=True))
     marks = module.landmarks()
     edges = _edges(np.concatenate([points, np.array(list(marks.values()))]))
     energy = free_energy(points, weights, edges, float(runs[0].result["beta"]))
+    top = float(np.nanmax(energy)) if np.isfinite(energy).any() else 1.0
     figure = Figure(figsize=(4.0 * len(runs) + 0.8, 3.8), layout="constrained")
     axes = figure.subplots(1, len(runs), squeeze=False, sharex=True, sharey=True)[0]
     for axis, run, colour in zip(axes, runs, COLOURS, strict=False):
-        image = axis.pcolormesh(*edges, energy.T, cmap=_pale_greys(), vmin=0.0, vmax=np.nanmax(energy), rasterized=True)
+        image = axis.pcolormesh(*edges, energy.T, cmap=_pale_greys(), vmin=0.0, vmax=top, rasterized=True)
         _plot_paths(axis, run, module, colour)
         _plot_landmarks(axis, marks)
         axis.set(title=run.title, xlabel=module.plane_labels[0], xlim=edges[0][[0, -1]], ylim=edges[1][[0, -1]])
     axes[0].set_ylabel(module.plane_labels[1])
-    figure.colorbar(image, ax=list(axes), label="free energy of the paths / kJ mol$^{-1}$", pad=0.02)
+    figure.colorbar(image, ax=list(axes), label="$-\\ln\\rho/\\beta$ / kJ mol$^{-1}$", pad=0.02)
     return figure
+
+
+def _cloud(run: RunData, module: Any) -> tuple[FloatArray, FloatArray]:
+    """Return points on the plane and their weights for one transition, inside A and on the paths out of it."""
+    points, weights = plane_points(run.paths, module.plane, run.frame_interval, MAX_FRAMES)
+    inside = module.plane(run.in_source.positions)
+    weight = run.time.sum() / run.in_source.n_seen
+    weights = np.concatenate([weights, np.full(len(inside), weight)]) / run.paths.success().weights.sum()
+    return np.concatenate([points, inside]), weights
 
 
 def _pale_greys() -> Colormap:
@@ -347,6 +322,7 @@ def draw_structures(runs: Sequence[RunData], module: Any, n: int = 6) -> Figure:
     grid = figure.subplots(len(runs), n, squeeze=False)
     for axes, run in zip(grid, runs, strict=True):
         chosen = draw_successes(run.paths, 1, np.random.default_rng(1))[0]
+        times = run.paths.times(chosen)
         frames = run.paths.positions(chosen).astype(np.float64)
         picked = along(frames, module.plane(frames), n)
         structures = laid_over([frames[k] for k in picked])
@@ -355,7 +331,7 @@ def draw_structures(runs: Sequence[RunData], module: Any, n: int = 6) -> Figure:
         source, target = str(run.result["source"]), str(run.result["target"])
         for axis, k, structure in zip(axes, picked, structures, strict=False):
             ends = {picked[0]: f"{source}, ", picked[-1]: f"{target}, "}
-            axis.set_title(f"{ends.get(k, '')}{k * run.paths.frame_interval:.3g} ps", fontsize=8)
+            axis.set_title(f"{ends.get(k, '')}{times[k]:.3g} ps", fontsize=8)
             _draw_structure(axis, structure, radius, reach)
         for axis in axes:
             axis.set_axis_off()

@@ -1,4 +1,4 @@
-"""The numbers behind the figures of a report, NumPy only; no estimate depends on them.
+"""The numbers behind the figures of a report; no estimate depends on them, and neither torch nor openmm is needed.
 
 The free energy is that of the paths themselves. Let h_A(x) be the weight of the stored frames at x of a run out of A
 and N_AB its number of transitions. By time reversal direct transitions A -> B and B -> A are equally frequent in
@@ -6,23 +6,86 @@ equilibrium, so
 
     rho(x)  ~  h_A(x) / N_AB + h_B(x) / N_BA,        F = -ln(rho) / beta
 
-is the equilibrium density of the configurations outside all regions whose last region was A or B.
+is the equilibrium density of the configurations whose last region was A or B. Inside A no path has frames: there h_A
+comes from the replicas of the run in A, seen at the end of every round.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from . import estimators
+from .errors import StorageError
 from .paths import PathEnsemble, PathTree
+from .result import load as load_result
+from .storage import RunDirectory
 
 FloatArray = NDArray[np.float64]
 Plane = Callable[[Any], FloatArray]
 
 CHUNK = 20_000
+ARRAYS = ("transitions", "exits", "time")
+
+
+@dataclass(frozen=True)
+class InSource:
+    """Replicas found inside A at the ends of rounds, (n, n_atoms, 3), out of `n_seen` that were last in A."""
+
+    positions: FloatArray
+    n_seen: int
+
+
+@dataclass(frozen=True)
+class RunData:
+    """What a report needs of one direction.
+
+    The arrays are (n_rounds, n_batches), a row for each production round; `frame_interval` is in ps.
+    """
+
+    result: Mapping[str, Any]
+    transitions: FloatArray
+    exits: FloatArray
+    time: FloatArray
+    paths: PathEnsemble
+    in_source: InSource
+    frame_interval: float
+
+    @property
+    def title(self) -> str:
+        """`source → target`."""
+        return f"{self.result.get('source', 'A')} → {self.result.get('target', 'B')}"
+
+    def rate(self, n_rounds: int | None = None) -> estimators.Estimate:
+        """Return the rate from the first `n_rounds` rounds (all by default)."""
+        parts = (x[:n_rounds].sum(0) for x in (self.transitions, self.exits, self.time))
+        return estimators.rate(estimators.BatchTotals(*parts))
+
+
+def load(directory: Path) -> RunData:
+    """Return the data of one run directory, finished or not.
+
+    Raises
+    ------
+    StorageError
+        No production round is stored yet, or a file is damaged.
+    """
+    run = RunDirectory.open(directory)
+    result = load_result(directory)
+    rounds = [run.read_round("production", index).arrays for index in run.rounds("production")]
+    if not rounds:
+        raise StorageError(f"{directory} has no production round yet: nothing to report; see rlis status {directory}")
+    transitions, exits, time = (np.array([arrays[name] for arrays in rounds], dtype=float) for name in ARRAYS)
+    replicas = np.concatenate([arrays["state/positions"][~arrays["state/outside"]] for arrays in rounds])
+    interval = float(result.config["lag_time"]) * int(result.config["settings"]["frame_stride"])
+    content = {**result.to_dict(), "stopped": result.stopped}
+    in_source = InSource(replicas, sum(len(arrays["state/outside"]) for arrays in rounds))
+    return RunData(content, transitions, exits, time, result.paths, in_source, interval)
 
 
 def root_shares(paths: PathEnsemble) -> FloatArray:
@@ -34,11 +97,6 @@ def root_shares(paths: PathEnsemble) -> FloatArray:
     _, index = np.unique(keys, axis=1, return_inverse=True)
     weights = np.bincount(index.reshape(-1), success.weights)
     return weights[weights > 0] / weights.sum()
-
-
-def path_durations(paths: PathEnsemble) -> FloatArray:
-    """Return the durations in ps of all paths of an ensemble, (n_paths,)."""
-    return paths.durations()
 
 
 def frame_weights(tree: PathTree) -> FloatArray:
@@ -55,8 +113,8 @@ def frame_weights(tree: PathTree) -> FloatArray:
     return np.array(weights)
 
 
-def plane_points(paths: PathEnsemble, plane: Plane, n_most: int) -> tuple[FloatArray, FloatArray]:
-    """Return points (n, 2) of at most about `n_most` frames and their weights (n,) for one transition.
+def plane_points(paths: PathEnsemble, plane: Plane, interval: float, n_most: int) -> tuple[FloatArray, FloatArray]:
+    """Return points (n, 2) of about `n_most` frames at most, `interval` ps apart, and the time (n,) each stands for.
 
     Frames are thinned out evenly, so the weights stay in proportion. The last frame of every path lies in a region and
     the first one of every root in A; both are left out.
@@ -70,8 +128,7 @@ def plane_points(paths: PathEnsemble, plane: Plane, n_most: int) -> tuple[FloatA
         chosen = np.flatnonzero(free)[::step]
         weights.append(frame_weights(tree)[chosen])
         points += [plane(tree.positions[chosen[i : i + CHUNK]]) for i in range(0, len(chosen), CHUNK)]
-    transitions = paths.success().weights.sum()
-    return np.concatenate(points), step * np.concatenate(weights) / transitions
+    return np.concatenate(points), step * interval * np.concatenate(weights)
 
 
 def free_energy(

@@ -335,6 +335,9 @@ def test_status_reads_files_only(rlis: Rlis, tmp_path: Path) -> None:
     (tmp_path / "log.jsonl").write_text("\n".join(lines))
     status, out, _ = rlis("status", tmp_path)
     assert status == 0 and out.startswith("learning 3 | rate - | 1.00e+02 evaluations | 0:05") and "ago" in out
+    (tmp_path / "result.json").write_text(json.dumps({"stopped": "max_seconds", "rate": RATE.to_dict()}))
+    assert rlis("status", tmp_path)[1].startswith("learning 3")  # resumed after the limit, and not done again yet
+    (tmp_path / "log.jsonl").write_text(log_line(**{**progress, "stage": "done"}))
     (tmp_path / "result.json").write_text(json.dumps({"stopped": "target", "rate": RATE.to_dict()}))
     assert "done (stopped by target) | rate 0.1 [0.09, 0.11]" in rlis("status", tmp_path)[1]
 

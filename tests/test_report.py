@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from rich.console import Console
 
 from openmm_rlis import estimators, report, views
+from openmm_rlis.errors import StorageError
 from openmm_rlis.paths import PathEnsemble, PathTree, TreeBuilder
 from openmm_rlis.storage import RunDirectory
 
@@ -24,24 +25,24 @@ def random_tree(rng: np.random.Generator, batch: int = 0, n_roots: int = 6) -> P
     builder = TreeBuilder(3)
     leaves, labels, log_weights, roots = [], [], [], []
     for root in range(n_roots):
-        alive = [(int(builder.add(rng.normal(size=(1, 3, 3)), [-1])[0]), 0.0)]
+        alive = [(int(builder.add(rng.normal(size=(1, 3, 3)), [-1], 0)[0]), 0.0, 0)]
         while alive:
-            frame, log_weight = alive.pop()
-            ends = rng.random() < 0.2
-            children = [frame] if ends else [frame] * int(rng.integers(1, 3))
+            frame, log_weight, lag = alive.pop()
+            ends = rng.random() < 0.4
+            children = [frame] if ends else [frame] * (1 + int(rng.random() < 0.3))
             for parent in children:
-                new = int(builder.add(rng.normal(size=(1, 3, 3)), [parent])[0])
+                new = int(builder.add(rng.normal(size=(1, 3, 3)), [parent], lag + 2)[0])
                 if ends or len(alive) > 20:
                     leaves.append(new)
                     labels.append(int(rng.choice([1, 2, 3])))
                     log_weights.append(log_weight - np.log(len(children)))
                     roots.append(root)
                 else:
-                    alive.append((new, log_weight - np.log(len(children))))
+                    alive.append((new, log_weight - np.log(len(children)), lag + 2))
     return builder.finish(leaves, labels, log_weights, roots, batch, 0)
 
 
-def make_run(seed: int, source: str, target: str, n_rounds: int = 4, n_batches: int = 8) -> report.RunData:
+def make_run(seed: int, source: str, target: str, n_rounds: int = 4, n_batches: int = 8) -> views.RunData:
     rng = np.random.default_rng(seed)
     transitions, exits = (
         rng.gamma(5.0, 1.0, (n_rounds, n_batches)),
@@ -59,7 +60,9 @@ def make_run(seed: int, source: str, target: str, n_rounds: int = 4, n_batches: 
     }
     result |= {"cost": {"force_evaluations": {"flux": 1e6, "total": 2e6}, "network_calls": 10, "seconds": 3.0}}
     result |= {"diagnostics": {"ess": 12.5, "tail_index": None, "alarms": ["one root carries half of the rate"]}}
-    run = report.RunData(result, transitions, exits, np.full((n_rounds, n_batches), 10.0), PathEnsemble(trees))
+    inside = views.InSource(rng.normal(size=(50, 3, 3)), 80)
+    time = np.full((n_rounds, n_batches), 10.0)
+    run = views.RunData(result, transitions, exits, time, PathEnsemble(trees), inside, 1.0)
     estimate = run.rate()
     result |= {"rate": estimate.to_dict(), "mean_first_passage_time": estimators.reciprocal(estimate).to_dict()}
     return run
@@ -114,15 +117,24 @@ def test_tables_of_unknown_errors() -> None:
 
 def test_report_reads_a_run_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     made = make_run(3, "A", "B")
-    with RunDirectory.create(tmp_path / "run", {}, SYSTEM) as run:
+    config = {
+        "settings": {"n_batches": 8, "failure_share": 1.0, "frame_stride": 2}, "lag_time": 0.5, "system": "toy",
+        "seed": 1, "method": "run", "source": "A", "target": "B", "others": ["D"], "beta": 2.0,
+    }  # fmt: skip
+    state = {"state/positions": np.zeros((5, 3, 3)), "state/outside": np.array([True, False, False, True, False])}
+    with RunDirectory.create(tmp_path / "run", config, SYSTEM) as run:
+        with pytest.raises(StorageError, match="no production round yet"):
+            report.report(tmp_path / "run")
         for i in range(len(made.time)):
-            arrays = {name: getattr(made, name)[i] for name in report.ARRAYS}
+            arrays = {name: getattr(made, name)[i] for name in views.ARRAYS}
+            arrays |= {"ended": np.ones(8), "root_weights": np.ones(8), "root_batches": np.arange(8), **state}
             run.write_round("production", i, arrays, {}, made.paths.trees if i == 0 else ())
-        run.write_result(made.result)
     monkeypatch.setattr(report, "system_module", lambda result: PLANE)
     files = report.report(tmp_path / "run")
     assert len(files) == 6 and all(file.parent == tmp_path / "run" / "figures" for file in files)
-    assert report.load(tmp_path / "run").rate() == made.rate()
+    loaded = views.load(tmp_path / "run")
+    assert loaded.rate() == made.rate() and loaded.frame_interval == 1.0
+    assert loaded.in_source.positions.shape == (12, 3, 3) and loaded.in_source.n_seen == 20
 
 
 @given(st.integers(0, 2**32 - 1))
@@ -136,11 +148,9 @@ def test_frame_weights_are_sums_over_the_paths_through_them(seed: int) -> None:
 
 
 @given(st.integers(0, 2**32 - 1))
-def test_durations_and_shares_agree_with_the_paths_one_by_one(seed: int) -> None:
+def test_root_shares_agree_with_a_sum_over_paths(seed: int) -> None:
     rng = np.random.default_rng(seed)
     paths = PathEnsemble([random_tree(rng, batch, 3) for batch in range(3)], frame_interval=0.5)
-    expected = [(len(paths.positions(i)) - 1) * 0.5 for i in range(len(paths))]
-    np.testing.assert_allclose(views.path_durations(paths), expected)
     shares = views.root_shares(paths)
     success = paths.success()
     keys = sorted(set(zip(success.batches.tolist(), success.roots.tolist(), strict=True)))
@@ -162,8 +172,8 @@ def test_free_energy_of_a_known_density() -> None:
 
 def test_thinned_points_keep_their_weight() -> None:
     paths = PathEnsemble([random_tree(np.random.default_rng(i), i, 40) for i in range(10)])
-    _, all_weights = views.plane_points(paths, PLANE.plane, 10**9)
-    points, weights = views.plane_points(paths, PLANE.plane, 500)
+    _, all_weights = views.plane_points(paths, PLANE.plane, 1.0, 10**9)
+    points, weights = views.plane_points(paths, PLANE.plane, 1.0, 500)
     assert len(points) == len(weights) < 600
     assert weights.sum() == pytest.approx(all_weights.sum(), rel=0.3)
 
