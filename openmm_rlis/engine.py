@@ -51,7 +51,7 @@ class Engine:
     problem
         What moves.
     n_slots
-        Most copies in one Context; smaller Contexts of a quarter and a sixteenth are made as needed.
+        Most copies in one Context; a ladder of smaller Contexts is built as needed, so that few slots are idle.
     platform
         Name of an OpenMM platform; by default Reference for packed Systems (the fastest for many small copies on a CPU)
         and OpenMM's choice otherwise.
@@ -67,8 +67,7 @@ class Engine:
         self.cost = Cost()
         self.packed = can_pack(problem.system)
         self._platform = _platform(platform, self.packed)
-        sizes = {n_slots, max(n_slots // 4, 1), max(n_slots // 16, 1), max(n_slots // 64, 1)} if self.packed else {1}
-        self._sizes = sorted(sizes)
+        self._sizes = {biased: _ladder(n_slots if self.packed else 1, 4.0 if biased else 1.4) for biased in (False, True)}
         self._contexts: dict[tuple[int, bool], openmm.Context] = {}
         self._seed = 0
         self._seeded: set[tuple[int, bool]] = set()
@@ -110,14 +109,15 @@ class Engine:
         log_weights = np.zeros(n)
         start = 0
         while start < n:
-            size = self._fitting_size(n - start)
+            size = self._fitting_size(n - start, biased)
             stop = min(start + size, n)
             moved[start:stop], log_weights[start:stop] = self._move(positions[start:stop], size, biased)
             start = stop
         return moved, log_weights
 
-    def _fitting_size(self, n: int) -> int:
-        return next((size for size in self._sizes if size >= n), self._sizes[-1])
+    def _fitting_size(self, n: int, biased: bool) -> int:
+        sizes = self._sizes[biased]
+        return next((size for size in sizes if size >= n), sizes[-1])
 
     def _move(self, positions: Array, size: int, biased: bool) -> tuple[Array, Array]:
         context = self._context(size, biased)
@@ -179,6 +179,14 @@ class Engine:
         context.reinitialize()
         set_coefficients(integrator, np.tile(self.problem.mobility(), (size, 1)), self.problem.kT)
         self._seeded.add((size, biased))
+
+
+def _ladder(largest: int, ratio: float) -> list[int]:
+    """Return Context sizes from 4 (or less) up to `largest`, each about `ratio` times the last."""
+    sizes = [largest]
+    while sizes[-1] > 4:
+        sizes.append(min(int(np.ceil(sizes[-1] / ratio)), sizes[-1] - 1))
+    return sizes[::-1]
 
 
 def _platform(name: str | None, packed: bool) -> openmm.Platform | None:

@@ -69,6 +69,5 @@ def _held_block(integrator: openmm.CustomIntegrator, n_steps: int) -> None:
 
 def set_coefficients(integrator: openmm.CustomIntegrator, mobility: NDArray[np.float64], kT: float) -> None:
     """Set a and s from the mobility dt/(m gamma), (n_particles, 3); needs a Context."""
-    noise = np.sqrt(2.0 * kT * mobility)
-    integrator.setPerDofVariableByName("a", [openmm.Vec3(*row) for row in mobility])
-    integrator.setPerDofVariableByName("s", [openmm.Vec3(*row) for row in noise])
+    for name, table in (("a", mobility), ("s", np.sqrt(2.0 * kT * mobility))):
+        integrator.setPerDofVariableByName(name, [openmm.Vec3(*row) for row in table.tolist()])

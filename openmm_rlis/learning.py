@@ -68,12 +68,12 @@ def cold_start(engine: Engine, run: FluxRun, settings: Settings, rng: np.random.
 
 
 def choose_roots(
-    value: ValueFunction, exits: Array, priors: Array, n_roots: int, settings: Settings, rng: np.random.Generator
+    value: ValueFunction, exits: Array, priors: Array, n_roots: int, settings: Settings, rng: np.random.Generator, batch: int = 0
 ) -> Roots:
     """Return roots drawn from a pool of exits (m, n_atoms, 3); their weights sum to 1 on average."""
     index, log_weights = draw_roots(value.log_value(exits), n_roots, settings.uniform_share, rng)
     biased = rng.random(n_roots) >= settings.unbiased_share if settings.bias_scale > 0.0 else np.zeros(n_roots, dtype=bool)
-    return Roots(exits[index], priors[index], log_weights, biased)
+    return Roots(exits[index], priors[index], log_weights, biased, np.full(n_roots, batch, np.int32))
 
 
 def learn_round(

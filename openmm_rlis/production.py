@@ -3,13 +3,14 @@
     transitions = n_exits * sum_roots w_root W_B,      k_batch = sum_rounds transitions / sum_rounds time
 
 The time of a stretch is fixed beforehand, so k_batch is unbiased, and batches share nothing: each has its own replicas in A, its own
-exits, its own roots and its own random stream. `produce` is a pure function of the batch's state, its stream and V.
+exits, its own roots and its own walkers. For speed, the batches of a group are moved in the same Contexts and draw from one random
+stream, that of (round, group). `produce` is a pure function of the group's state, its stream and V.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 import numpy as np
@@ -40,16 +41,23 @@ class Record:
     """What one batch produced in one round.
 
     `root_weights` (n_roots,) is each root's share of `transitions`; `ended` the total weight that ended anywhere over the
-    weight of all exits, 1 on average.
+    weight of all exits, 1 on average, NaN without exits.
     """
 
-    state: FluxState
     n_exits: int
     transitions: float
     time: float
     ended: float
     root_weights: Array
     tree: PathTree | None
+
+
+@dataclass(frozen=True)
+class GroupRecord:
+    """One group of batches in one round: a record a batch, the replicas' state, and the cost."""
+
+    batches: tuple[Record, ...]
+    state: FluxState
     flux_evaluations: int
     walk_evaluations: int
     network_calls: int
@@ -57,68 +65,96 @@ class Record:
 
 @dataclass(frozen=True)
 class Task:
-    """Everything that a share of one round's batches needs, in this process or another."""
+    """Everything that one process needs for some groups of batches of one round."""
 
     problem: Problem
     value: dict[str, NDArray[Any]]
     settings: Settings
     plan: Plan
     state: FluxState
+    groups: tuple[tuple[int, ...], ...]
     seed: int
     round_index: int
     platform: str | None
 
-    def __call__(self, batches: Sequence[int]) -> list[Record]:
-        """Return the records of `batches`, in order."""
+    def __call__(self, groups: Sequence[int]) -> list[GroupRecord]:
+        """Return the records of groups, in order."""
         threads = torch.get_num_threads()
         torch.set_num_threads(1)
         try:
             value = ValueFunction.from_arrays(self.problem.features, self.value)
             engine = make_engine(self.problem, self.settings, self.platform, value)
-            return [self._one(engine, value, batch) for batch in batches]
+            return [self._one(engine, value, group) for group in groups]
         finally:
             torch.set_num_threads(threads)
 
-    def _one(self, engine: Engine, value: ValueFunction, batch: int) -> Record:
-        rows = slice(batch * self.settings.replicas, (batch + 1) * self.settings.replicas)
-        rng = stream(self.seed, PRODUCTION, self.round_index, batch)
-        return produce(engine, value, self.state.part(rows), self.settings, self.plan, rng, batch, self.round_index)
+    def _one(self, engine: Engine, value: ValueFunction, group: int) -> GroupRecord:
+        batches, replicas = self.groups[group], self.settings.replicas
+        rows = np.concatenate([np.arange(b * replicas, (b + 1) * replicas) for b in batches])
+        rng = stream(self.seed, PRODUCTION, self.round_index, group)
+        return produce(engine, value, self.state.part(rows), self.settings, self.plan, rng, batches, self.round_index)
 
 
 def produce(
     engine: Engine, value: ValueFunction, state: FluxState, settings: Settings, plan: Plan, rng: np.random.Generator,
-    batch: int, round_index: int,
-) -> Record:
-    """Extend one batch by one round: a stretch in A, roots from its exits, and their walk."""
+    batches: Sequence[int], round_index: int,
+) -> GroupRecord:
+    """Extend each batch of a group by one round: a stretch in A, roots from its own exits, and their walk.
+
+    The batches of a group ride in the same Contexts, which keeps the slots full; nothing else is shared.
+    """
     engine.reseed(rng)
     before = engine.cost.force_evaluations, engine.cost.network_calls
     run = run_flux(engine, state, plan.flux_lags)
     flux_cost = engine.cost.force_evaluations - before[0]
-    n_exits = len(run.exits)
-    if n_exits == 0:
-        return Record(run.state, 0, 0.0, run.time, np.nan, np.zeros(0), None, flux_cost, 0, 0)
-    roots = choose_roots(value, run.exits, run.priors, plan.n_roots, settings, rng)
-    roots = Roots(roots.positions, roots.priors, roots.log_weights + np.log(n_exits), roots.biased)
+    owner = run.replica // settings.replicas
+    parts = []
+    for i in range(len(batches)):
+        mine = owner == i
+        if mine.any():
+            roots = choose_roots(value, run.exits[mine], run.priors[mine], plan.n_roots, settings, rng, i)
+            parts.append(replace(roots, log_weights=roots.log_weights + np.log(mine.sum())))
     window = Window(settings.window_low, settings.window_high)
+    roots = join_roots(parts, engine.problem.n_atoms)
     done = walk(
-        engine, value.log_value, roots, window, rng, frame_stride=settings.frame_stride, max_walkers=settings.max_walkers,
-        batch=batch, round_index=round_index,
+        engine, value.log_value, roots, window, rng, frame_stride=settings.frame_stride, max_walkers=settings.max_walkers
     )
-    weights = np.exp(roots.log_weights)
-    shares = weights * done.success
+    time = run.time / len(batches)
+    kept = kept_paths(done, settings.failure_share, rng)
+    records = [
+        _record(roots, done, kept, i, int((owner == i).sum()), time, batch, round_index) for i, batch in enumerate(batches)
+    ]
     cost = engine.cost
-    return Record(
-        run.state, n_exits, float(shares.sum()), run.time, float((weights * done.ended).sum() / n_exits), shares,
-        kept_paths(done, settings.failure_share, rng), flux_cost, cost.force_evaluations - before[0] - flux_cost,
-        cost.network_calls - before[1],
+    return GroupRecord(
+        tuple(records), run.state, flux_cost, cost.force_evaluations - before[0] - flux_cost, cost.network_calls - before[1]
     )
+
+
+def join_roots(parts: Sequence[Roots], n_atoms: int) -> Roots:
+    """Return the roots of several batches one after the other."""
+    if not parts:
+        none = np.zeros((0, n_atoms, 3))
+        return Roots(none, none, np.zeros(0), np.zeros(0, dtype=bool), np.zeros(0, np.int32))
+    return Roots(*(np.concatenate([getattr(part, field.name) for part in parts]) for field in fields(Roots)))
+
+
+def _record(
+    roots: Roots, done: Walk, kept: PathTree, index: int, n_exits: int, time: float, batch: int, round_index: int
+) -> Record:
+    mine = np.flatnonzero(roots.batches == index)
+    if len(mine) == 0:
+        return Record(0, 0.0, time, np.nan, np.zeros(0), None)
+    weights = np.exp(roots.log_weights[mine])
+    shares = weights * done.success[mine]
+    tree = kept.prune(roots.batches[kept.roots] == index)
+    tree = replace(tree, roots=(tree.roots - mine[0]).astype(np.int32), batch=batch, round=round_index)
+    return Record(n_exits, float(shares.sum()), time, float((weights * done.ended[mine]).sum() / n_exits), shares, tree)
 
 
 def kept_paths(done: Walk, failure_share: float, rng: np.random.Generator) -> PathTree:
     """Return every success path and a share of the failures, whose weights are raised to make up for the others."""
-    tree = done.tree
-    success = tree.labels == TARGET
+    success = done.tree.labels == TARGET
     keep = success | (rng.random(len(success)) < failure_share)
-    kept = tree.prune(keep)
+    kept = done.tree.prune(keep)
     log_weights = np.where(success[keep], kept.log_weights, kept.log_weights - np.log(max(failure_share, 1e-300)))
     return replace(kept, log_weights=log_weights)

@@ -32,7 +32,7 @@ from .flux import FluxRun, FluxState, equilibrate, run_flux
 from .frames import predicted_bytes
 from .learning import Lesson, Plan, cold_start, learn_round, make_engine, make_plan
 from .problem import TARGET, Problem
-from .production import PRODUCTION, Record, Task, stream
+from .production import PRODUCTION, GroupRecord, Task, stream
 from .result import Result, problem_of
 from .storage import RunDirectory
 from .training import Samples
@@ -317,15 +317,16 @@ class _Loop:
     def _produce(self, state: FluxState, value: ValueFunction, plan: Plan) -> str:
         per_root = float(self.store.read_round("plan", 0).info["evaluations_per_root"])
         foreseen = self.settings.n_batches * plan.evaluations(self.settings.replicas, self.problem.lag_steps, per_root)
-
+        # Groups are those of the workers that the run was started with, so that resuming with others changes no number.
+        n_groups = min(int(self.store.config["workers"]), self.settings.n_batches)
+        groups = tuple(tuple(part.tolist()) for part in np.array_split(np.arange(self.settings.n_batches), n_groups))
         with make_executor(int(self.config["workers"])) as spread:
 
             def one_round(index: int, state: FluxState) -> FluxState:
                 task = Task(
-                    self.problem, value.arrays(), self.settings, plan, state, self.seed, index, self.config["platform"]
+                    self.problem, value.arrays(), self.settings, plan, state, groups, self.seed, index, self.config["platform"]
                 )
-                records = spread(task, range(self.settings.n_batches))
-                return self._keep_records(index, records)
+                return self._keep_records(index, spread(task, range(len(groups))))
 
             return self._until_done(state, one_round, foreseen)
 
@@ -370,9 +371,10 @@ class _Loop:
 
     # Storage
 
-    def _keep_records(self, index: int, records: list[Record]) -> FluxState:
-        parts = [r.state.arrays() for r in records]
+    def _keep_records(self, index: int, groups: list[GroupRecord]) -> FluxState:
+        parts = [group.state.arrays() for group in groups]
         state = {key: np.concatenate([p[key] for p in parts]) for key in parts[0]}
+        records = [record for group in groups for record in group.batches]
         arrays = {
             "transitions": np.array([r.transitions for r in records]),
             "exits": np.array([float(r.n_exits) for r in records]),
@@ -382,9 +384,10 @@ class _Loop:
             "root_batches": np.repeat(np.arange(len(records)), [len(r.root_weights) for r in records]),
             **_prefixed("state", state),
         }
-        flux = sum(r.flux_evaluations for r in records)
-        walk = sum(r.walk_evaluations for r in records)
-        info = {"flux_evaluations": flux, "production_evaluations": walk, "network_calls": sum(r.network_calls for r in records)}
+        flux = sum(group.flux_evaluations for group in groups)
+        walk = sum(group.walk_evaluations for group in groups)
+        calls = sum(group.network_calls for group in groups)
+        info = {"flux_evaluations": flux, "production_evaluations": walk, "network_calls": calls}
         self._write("production", index, arrays, info, flux + walk, [r.tree for r in records if r.tree is not None])
         return _state(arrays)
 

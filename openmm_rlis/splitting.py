@@ -118,7 +118,8 @@ def split(
         B was not reached in `max_levels` levels, or all paths came to the same dead end.
     """
     paths = [_Path([x], [float(score(x[None])[0])]) for x in exits[rng.integers(0, len(exits), n_paths)]]
-    _finish(engine, score, paths, max_lags)
+    stragglers = n_paths // 20
+    _finish(engine, score, paths, max_lags, stragglers)
     levels, log_survival = [], [0.0]
     while True:
         best = np.array([path.best() for path in paths])
@@ -136,7 +137,7 @@ def split(
         log_survival.append(log_survival[-1] + float(np.log(len(alive) / n_paths)))
         for i, j in zip(dead, rng.choice(alive, len(dead)), strict=True):
             paths[i] = _cut(paths[j], level)
-        _finish(engine, score, [paths[i] for i in dead], max_lags)
+        _finish(engine, score, paths, max_lags, stragglers)
     log_p = log_survival[-1] + float(np.log(n_arrived / n_paths))
     return _collect(paths, np.array(levels), np.array(log_survival), log_p)
 
@@ -147,24 +148,25 @@ def _cut(path: _Path, level: float) -> _Path:
     return _Path(path.frames[:stop], path.scores[:stop], finished)
 
 
-def _finish(engine: Engine, score: Score, paths: list[_Path], max_lags: int) -> None:
-    """Run unfinished paths until they end in a region, or stop moving on after `max_lags`."""
+def _finish(engine: Engine, score: Score, paths: list[_Path], max_lags: int, stragglers: int) -> None:
+    """Run paths until all but a few have ended in a region; the stragglers go on with the next call."""
     alive = [path for path in paths if path.code == OUTSIDE]
     if alive:
         codes = engine.problem.label(np.stack([path.frames[-1] for path in alive]))
-        for path, code in zip(alive, codes, strict=True):
-            path.code = int(code)
+        for path, code in zip(alive, codes.tolist(), strict=True):
+            path.code = code
         alive = [path for path in alive if path.code == OUTSIDE]
     for _ in range(max_lags):
-        if not alive:
+        if len(alive) <= stragglers:
             return
         moved, _ = engine.propagate(np.stack([path.frames[-1] for path in alive]))
         codes, scores = engine.problem.label(moved), score(moved)
-        for path, x, code, s in zip(alive, moved, codes, scores, strict=True):
+        for path, x, code, s in zip(alive, moved, codes.tolist(), scores.tolist(), strict=True):
             path.frames.append(x)
-            path.scores.append(float(s))
-            path.code = int(code)
-        alive = [path for path in alive if path.code == OUTSIDE]
+            path.scores.append(s)
+            path.code = code
+        if codes.any():
+            alive = [path for path in alive if path.code == OUTSIDE]
     for path in alive:
         path.code = SOURCE
 

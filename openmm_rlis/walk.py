@@ -27,12 +27,17 @@ LogValue = Callable[[Array], Array]
 
 @dataclass(frozen=True)
 class Roots:
-    """Exits to start from: (n, n_atoms, 3) positions outside A, the structures before them, ln weights, and who is biased."""
+    """Exits to start from.
+
+    positions (n, n_atoms, 3) outside A; priors, the structures before them; log_weights (n,); biased (n,), who feels the
+    bias; batches (n,), whose root it is: batches walk side by side and never meet.
+    """
 
     positions: Array
     priors: Array
     log_weights: Array
     biased: NDArray[np.bool_]
+    batches: NDArray[np.int32]
 
 
 @dataclass(frozen=True)
@@ -109,9 +114,9 @@ class _Recorder:
         blocks = np.cumsum([0] + [len(c) for c in self.codes])
         return Frames(np.concatenate(self.log_weights), np.concatenate(self.codes), blocks)
 
-    def tree(self, batch: int, round_index: int) -> PathTree:
+    def tree(self) -> PathTree:
         ids, codes, log_weights, root = (np.concatenate(column) for column in zip(*self.leaves, strict=True))
-        return self.builder.finish(ids, codes, log_weights, root, batch, round_index)
+        return self.builder.finish(ids, codes, log_weights, root, 0, 0)
 
 
 def walk(
@@ -124,8 +129,6 @@ def walk(
     frame_stride: int = 5,
     max_walkers: int = 20_000,
     max_lags: int = 5_000_000,
-    batch: int = 0,
-    round_index: int = 0,
 ) -> Walk:
     """Carry every root to its end.
 
@@ -140,7 +143,7 @@ def walk(
     frame_stride
         A frame is recorded every this many lags, and at the start and end of a path.
     max_walkers
-        A larger population is thinned to this number by systematic resampling, which keeps expected weights.
+        A larger population of one batch is thinned to this number by systematic resampling, which keeps expected weights.
     max_lags
         A walk that is not over by then is an error: an unseen trap between A and B.
 
@@ -171,8 +174,8 @@ def walk(
         _record_frames(record, alive, codes, n_lags, frame_stride)
         alive = _retire(record, alive, codes)
         if len(alive.root):
-            alive = _branch(alive, log_value, window, max_walkers, rng)
-    return _summary(record, roots, n_lags, peak, batch, round_index)
+            alive = _branch(alive, roots.batches, log_value, window, max_walkers, rng)
+    return _summary(record, roots, n_lags, peak)
 
 
 def _move(engine: Engine, alive: _Population) -> None:
@@ -200,24 +203,32 @@ def _retire(record: _Recorder, alive: _Population, codes: NDArray[np.int8]) -> _
 
 
 def _branch(
-    alive: _Population, log_value: LogValue, window: Window, max_walkers: int, rng: np.random.Generator
+    alive: _Population, batches: NDArray[np.int32], log_value: LogValue, window: Window, max_walkers: int, rng: np.random.Generator
 ) -> _Population:
     log_v = log_value(alive.positions)
-    alive = alive.offspring(branch(alive.log_weights + log_v - alive.log_reference, window, rng))
+    children = branch(alive.log_weights + log_v - alive.log_reference, window, rng)
+    alive, log_v = alive.offspring(children), log_v[children.parents]
     if len(alive.root) > max_walkers:
-        log_g = alive.log_weights + log_value(alive.positions) - alive.log_reference
-        alive = alive.offspring(comb(log_g, max_walkers, rng))
+        for batch in np.unique(batches):
+            mine = np.flatnonzero(batches[alive.root] == batch)
+            if len(mine) > max_walkers:
+                rest = np.setdiff1d(np.arange(len(alive.root)), mine)
+                log_g = (alive.log_weights + log_v - alive.log_reference)[mine]
+                kept = comb(log_g, max_walkers, rng)
+                rows = np.concatenate([rest, mine[kept.parents]])
+                factors = np.concatenate([np.zeros(len(rest)), kept.log_factors])
+                alive, log_v = alive.offspring(Offspring(rows, factors)), log_v[rows]
     return alive
 
 
-def _summary(record: _Recorder, roots: Roots, n_lags: int, peak: int, batch: int, round_index: int) -> Walk:
+def _summary(record: _Recorder, roots: Roots, n_lags: int, peak: int) -> Walk:
     n = len(roots.positions)
     success, ended = np.zeros(n), np.zeros(n)
     for _, codes, log_weights, root in record.leaves:
         weight = np.exp(log_weights - roots.log_weights[root])
         np.add.at(ended, root, weight)
         np.add.at(success, root, np.where(codes == TARGET, weight, 0.0))
-    if not record.leaves:
+    if not record.leaves:  # no roots
         empty = np.zeros(0, np.int32)
         record.end(empty, empty.astype(np.int8), np.zeros(0), empty)
-    return Walk(record.tree(batch, round_index), record.frames(), success, ended, n_lags, peak)
+    return Walk(record.tree(), record.frames(), success, ended, n_lags, peak)
