@@ -119,7 +119,7 @@ class PlainDisplay:
         parts = [name, position, f"rate {rate}", f"{evaluations} evaluations", elapsed]
         parts += [f"{left} left"] if left else []
         parts += [snapshot.message] if snapshot.message else []
-        print(" | ".join(part for part in parts if part), flush=True)
+        print(" | ".join(part for part in parts if part) + "\n", end="", flush=True)  # one write, whole lines
 
 
 class JsonDisplay(PlainDisplay):

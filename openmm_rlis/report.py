@@ -236,7 +236,7 @@ def draw_durations(axis: Axes, run: RunData, colour: str) -> None:
 def _edges_between_frames(n_steps: FloatArray, n_bins: int = 30) -> FloatArray:
     """Return edges of about equal width in the logarithm that never split the paths of one number of steps."""
     marks = np.geomspace(max(n_steps.min(), 1.0), max(n_steps.max(), 2.0), n_bins + 1)
-    return np.append(np.unique(np.floor(marks)) - 0.5, np.floor(marks[-1]) + 0.5)
+    return np.append(np.unique(np.floor(marks[:-1])) - 0.5, np.floor(marks[-1] + 0.5) + 0.5)
 
 
 def _whole_numbers(*axes: Axis) -> None:
@@ -257,10 +257,11 @@ def draw_plane(runs: Sequence[RunData], module: Any) -> Figure:
     """Draw success paths, drawn by weight, over the free energy on the system's plane, one panel a direction."""
     from matplotlib.figure import Figure
 
-    points, weights = (np.concatenate(parts) for parts in zip(*(_cloud(run, module) for run in runs), strict=True))
     marks = module.landmarks()
-    edges = _edges(np.concatenate([points, np.array(list(marks.values()))]))
-    energy = free_energy(points, weights, edges, float(runs[0].result["beta"]))
+    clouds = [_clouds(run, module) for run in runs]
+    everything = [points for pair in clouds for points, _ in pair] + [np.array(list(marks.values()))]
+    edges = _edges(np.concatenate(everything))
+    energy = free_energy(clouds, edges, float(runs[0].result["beta"]))
     top = float(np.nanmax(energy)) if np.isfinite(energy).any() else 1.0
     figure = Figure(figsize=(4.0 * len(runs) + 0.8, 3.8), layout="constrained")
     axes = figure.subplots(1, len(runs), squeeze=False, sharex=True, sharey=True)[0]
@@ -274,20 +275,19 @@ def draw_plane(runs: Sequence[RunData], module: Any) -> Figure:
     return figure
 
 
-def _cloud(run: RunData, module: Any) -> tuple[FloatArray, FloatArray]:
-    """Return points on the plane and their weights for one transition, inside A and on the paths out of it."""
+def _clouds(run: RunData, module: Any) -> list[tuple[FloatArray, FloatArray]]:
+    """Return two clouds of points and weights for one transition: of the paths, and of the replicas last in A."""
+    transitions = run.paths.success().weights.sum()
     points, weights = plane_points(run.paths, module.plane, run.frame_interval, MAX_FRAMES)
-    inside = module.plane(run.in_source.positions)
-    weight = run.time.sum() / run.in_source.n_seen
-    weights = np.concatenate([weights, np.full(len(inside), weight)]) / run.paths.success().weights.sum()
-    return np.concatenate([points, inside]), weights
+    seen = module.plane(run.replicas)
+    return [(points, weights / transitions), (seen, np.full(len(seen), run.time.sum() / len(seen) / transitions))]
 
 
 def _pale_greys() -> Colormap:
     """Return greys from middle (low) to nearly white (high), on which both path colours stand out."""
     from matplotlib.colors import LinearSegmentedColormap
 
-    return LinearSegmentedColormap.from_list("pale", ["#8a8a8a", "#f4f4f4"])
+    return LinearSegmentedColormap.from_list("pale", ["#777777", "#f6f6f6"])
 
 
 def _edges(points: FloatArray, n: int = 70) -> list[FloatArray]:

@@ -1,13 +1,12 @@
 """The numbers behind the figures of a report; no estimate depends on them, and neither torch nor openmm is needed.
 
-The free energy is that of the paths themselves. Let h_A(x) be the weight of the stored frames at x of a run out of A
-and N_AB its number of transitions. By time reversal direct transitions A -> B and B -> A are equally frequent in
-equilibrium, so
+Let h_A(x) be the time that a run out of A spends at x while A is the last region, and N_AB its number of transitions.
+By time reversal direct transitions A -> B and B -> A are equally frequent in equilibrium, so
 
     rho(x)  ~  h_A(x) / N_AB + h_B(x) / N_BA,        F = -ln(rho) / beta
 
-is the equilibrium density of the configurations whose last region was A or B. Inside A no path has frames: there h_A
-comes from the replicas of the run in A, seen at the end of every round.
+is the equilibrium density of the configurations whose last region was A or B. There are two samples of h_A: the frames
+of the weighted paths, good on the barrier, and the replicas of the unbiased run, good in and around A.
 """
 
 from __future__ import annotations
@@ -34,18 +33,12 @@ ARRAYS = ("transitions", "exits", "time")
 
 
 @dataclass(frozen=True)
-class InSource:
-    """Replicas found inside A at the ends of rounds, (n, n_atoms, 3), out of `n_seen` that were last in A."""
-
-    positions: FloatArray
-    n_seen: int
-
-
-@dataclass(frozen=True)
 class RunData:
     """What a report needs of one direction.
 
-    The arrays are (n_rounds, n_batches), a row for each production round; `frame_interval` is in ps.
+    The arrays are (n_rounds, n_batches), a row for each production round. `replicas`, (n, n_atoms, 3) in nm, are those
+    of the unbiased run at the ends of rounds: an even sample of the time in which A was the last region.
+    `frame_interval` is in ps.
     """
 
     result: Mapping[str, Any]
@@ -53,7 +46,7 @@ class RunData:
     exits: FloatArray
     time: FloatArray
     paths: PathEnsemble
-    in_source: InSource
+    replicas: FloatArray
     frame_interval: float
 
     @property
@@ -81,11 +74,10 @@ def load(directory: Path) -> RunData:
     if not rounds:
         raise StorageError(f"{directory} has no production round yet: nothing to report; see rlis status {directory}")
     transitions, exits, time = (np.array([arrays[name] for arrays in rounds], dtype=float) for name in ARRAYS)
-    replicas = np.concatenate([arrays["state/positions"][~arrays["state/outside"]] for arrays in rounds])
+    replicas = np.concatenate([arrays["state/positions"] for arrays in rounds])
     interval = float(result.config["lag_time"]) * int(result.config["settings"]["frame_stride"])
     content = {**result.to_dict(), "stopped": result.stopped}
-    in_source = InSource(replicas, sum(len(arrays["state/outside"]) for arrays in rounds))
-    return RunData(content, transitions, exits, time, result.paths, in_source, interval)
+    return RunData(content, transitions, exits, time, result.paths, replicas, interval)
 
 
 def root_shares(paths: PathEnsemble) -> FloatArray:
@@ -132,14 +124,51 @@ def plane_points(paths: PathEnsemble, plane: Plane, interval: float, n_most: int
 
 
 def free_energy(
-    points: FloatArray, weights: FloatArray, edges: Sequence[FloatArray], beta: float, n_least: int = 2
+    clouds: Sequence[Sequence[tuple[FloatArray, FloatArray]]],
+    edges: Sequence[FloatArray],
+    beta: float,
+    smooth: float = 0.8,
+    n_least: float = 1.0,
 ) -> FloatArray:
-    """Return F = -ln(rho)/beta on a grid, (n_x, n_y) in kJ/mol, 0 at its least; nan in cells with few frames."""
-    counts, *_ = np.histogram2d(points[:, 0], points[:, 1], bins=list(edges))
-    density, *_ = np.histogram2d(points[:, 0], points[:, 1], bins=list(edges), weights=weights)
-    with np.errstate(divide="ignore"):
-        energy = np.where((counts >= n_least) & (density > 0), -np.log(density) / beta, np.nan)
-    return energy - np.nanmin(energy) if np.isfinite(energy).any() else energy
+    """Return F = -ln(rho)/beta on a grid, (n_x, n_y) in kJ/mol, 0 at its least, nan where it is not known.
+
+    Parameters
+    ----------
+    clouds
+        For each direction the samples of its density, each as points (n, 2) and weights (n,). In every cell they are
+        averaged by their effective numbers of points; the directions are summed.
+    edges
+        Of the cells, along both axes.
+    smooth
+        Width of the Gaussian that smooths density and numbers, in cells.
+    n_least
+        Cells with fewer effective points stay empty.
+    """
+    shape = len(edges[0]) - 1, len(edges[1]) - 1
+    density, number = np.zeros(shape), np.zeros(shape)
+    for samples in clouds:
+        maps = [_density(points, weights, edges, smooth) for points, weights in samples]
+        counts = sum((n for _, n in maps), np.zeros(shape))
+        mixed = sum((n * h for h, n in maps), np.zeros(shape))
+        density += np.divide(mixed, counts, out=np.zeros(shape), where=counts > 0)
+        number += counts
+    known = (number >= n_least) & (density > 0)
+    energy = np.where(known, -np.log(np.where(known, density, 1.0)) / beta, np.nan)
+    return energy - np.nanmin(energy) if known.any() else energy
+
+
+def _density(
+    points: FloatArray, weights: FloatArray, edges: Sequence[FloatArray], smooth: float
+) -> tuple[FloatArray, FloatArray]:
+    """Return the smoothed weight in every cell and the effective number of points, (sum w)^2 / sum w^2, behind it."""
+    from scipy.ndimage import gaussian_filter
+
+    x, y, bins = points[:, 0], points[:, 1], list(edges)
+    first = np.histogram2d(x, y, bins=bins, weights=weights)[0]
+    second = np.histogram2d(x, y, bins=bins, weights=weights**2)[0]
+    if smooth > 0:
+        first, second = gaussian_filter(first, smooth, truncate=2.0), gaussian_filter(second, smooth, truncate=2.0)
+    return first, np.divide(first**2, second, out=np.zeros_like(first), where=second > 0)
 
 
 def draw_successes(paths: PathEnsemble, n: int, rng: np.random.Generator) -> list[int]:

@@ -60,9 +60,9 @@ def make_run(seed: int, source: str, target: str, n_rounds: int = 4, n_batches: 
     }
     result |= {"cost": {"force_evaluations": {"flux": 1e6, "total": 2e6}, "network_calls": 10, "seconds": 3.0}}
     result |= {"diagnostics": {"ess": 12.5, "tail_index": None, "alarms": ["one root carries half of the rate"]}}
-    inside = views.InSource(rng.normal(size=(50, 3, 3)), 80)
+    replicas = rng.normal(size=(50, 3, 3))
     time = np.full((n_rounds, n_batches), 10.0)
-    run = views.RunData(result, transitions, exits, time, PathEnsemble(trees), inside, 1.0)
+    run = views.RunData(result, transitions, exits, time, PathEnsemble(trees), replicas, 1.0)
     estimate = run.rate()
     result |= {"rate": estimate.to_dict(), "mean_first_passage_time": estimators.reciprocal(estimate).to_dict()}
     return run
@@ -121,7 +121,7 @@ def test_report_reads_a_run_directory(tmp_path: Path, monkeypatch: pytest.Monkey
         "settings": {"n_batches": 8, "failure_share": 1.0, "frame_stride": 2}, "lag_time": 0.5, "system": "toy",
         "seed": 1, "method": "run", "source": "A", "target": "B", "others": ["D"], "beta": 2.0,
     }  # fmt: skip
-    state = {"state/positions": np.zeros((5, 3, 3)), "state/outside": np.array([True, False, False, True, False])}
+    state = {"state/positions": np.ones((5, 3, 3))}
     with RunDirectory.create(tmp_path / "run", config, SYSTEM) as run:
         with pytest.raises(StorageError, match="no production round yet"):
             report.report(tmp_path / "run")
@@ -134,7 +134,7 @@ def test_report_reads_a_run_directory(tmp_path: Path, monkeypatch: pytest.Monkey
     assert len(files) == 6 and all(file.parent == tmp_path / "run" / "figures" for file in files)
     loaded = views.load(tmp_path / "run")
     assert loaded.rate() == made.rate() and loaded.frame_interval == 1.0
-    assert loaded.in_source.positions.shape == (12, 3, 3) and loaded.in_source.n_seen == 20
+    assert loaded.replicas.shape == (20, 3, 3)
 
 
 @given(st.integers(0, 2**32 - 1))
@@ -158,16 +158,32 @@ def test_root_shares_agree_with_a_sum_over_paths(seed: int) -> None:
     np.testing.assert_allclose(shares, np.array(by_hand) / max(sum(by_hand), 1e-300))
 
 
+def grid_of_points() -> tuple[list[np.ndarray], np.ndarray]:
+    """Edges of 10 x 5 cells and two points in the middle of each."""
+    edges = [np.linspace(0, 1, 11), np.linspace(0, 1, 6)]
+    centres = np.meshgrid(*(0.5 * (e[1:] + e[:-1]) for e in edges), indexing="ij")
+    return edges, np.stack(centres, axis=-1).reshape(-1, 2).repeat(2, axis=0)
+
+
 def test_free_energy_of_a_known_density() -> None:
-    """Exponentially weighted points on a uniform grid give a straight line, exactly."""
-    beta, edges = 3.0, [np.linspace(0, 1, 11), np.linspace(0, 1, 6)]
-    centres = [0.5 * (e[1:] + e[:-1]) for e in edges]
-    points = np.stack(np.meshgrid(*centres, indexing="ij"), axis=-1).reshape(-1, 2).repeat(2, axis=0)
-    energy = views.free_energy(points, np.exp(-beta * 4.0 * points[:, 0]), edges, beta)
-    np.testing.assert_allclose(
-        energy, np.broadcast_to(4.0 * (centres[0] - centres[0][0])[:, None], (10, 5)), atol=1e-12
-    )
-    assert np.isnan(views.free_energy(points[:2], np.ones(2), edges, beta)).sum() == 49
+    """Exponentially weighted points on a uniform grid give a straight line, exactly; two such directions too."""
+    beta, (edges, points) = 3.0, grid_of_points()
+    weights = np.exp(-beta * 4.0 * points[:, 0])
+    line = np.broadcast_to(4.0 * (np.arange(10) / 10)[:, None], (10, 5))
+    for clouds in ([[(points, weights)]], [[(points, weights)], [(points, 5 * weights)]]):
+        np.testing.assert_allclose(views.free_energy(clouds, edges, beta, smooth=0.0), line, atol=1e-12)
+    few = views.free_energy([[(points[:2], np.ones(2))]], edges, beta, smooth=0.0)
+    assert np.isnan(few).sum() == 49
+
+
+def test_two_samples_of_one_density_count_by_their_effective_numbers() -> None:
+    """Where one sample has no points the other one stands alone; equal ones change nothing."""
+    beta, (edges, points) = 2.0, grid_of_points()
+    left = points[points[:, 0] < 0.5]
+    alone = views.free_energy([[(points, np.ones(len(points)))]], edges, beta)
+    both = views.free_energy([[(points, np.ones(len(points))), (left, np.ones(len(left)))]], edges, beta, smooth=0.0)
+    np.testing.assert_allclose(both, 0.0, atol=1e-12)
+    np.testing.assert_allclose(alone, 0.0, atol=1e-12)  # the filter reflects at the edges and keeps a constant
 
 
 def test_thinned_points_keep_their_weight() -> None:
