@@ -9,9 +9,10 @@ A tour. Hand over a System and two regions; get the rate, the weighted paths, th
     result = rlis.run(problem, directory="run", seed=1, target_relative_error=0.1)
     print(result.rate)
 
-`Problem` says what is sampled, `Region` where from and to, `features` what the value function sees. `run`, `resume` and `brute` do the
-work and `load` reads results, on a laptop without torch or OpenMM. A reader of the code starts with `sampler`
-(the loop), then `walk` and `flux` (what is estimated), `branching` and `weights` (why it is exact), `learning` and `value` (what makes it fast).
+`Problem` says what is sampled, `Region` where from and to, `features` what the value function sees. `run`, `resume`
+and `brute` do the work and `load` reads results, on a laptop without torch or OpenMM. A reader of the code starts
+with `sampler` (the loop), then `walk` and `flux` (what is estimated), `branching` and `weights` (why it is exact),
+`learning` and `value` (what makes it fast).
 """
 
 from __future__ import annotations
@@ -33,12 +34,14 @@ if TYPE_CHECKING:
     from .value import ValueFunction
 
 _HOME = {
-    "Settings": "config", "Estimate": "estimators", "PathEnsemble": "paths", "Problem": "problem", "Region": "regions",
-    "Result": "result", "load": "result", "brute": "sampler", "resume": "sampler", "run": "sampler", "ValueFunction": "value",
+    "Settings": "config", "Estimate": "estimators", "PathEnsemble": "paths", "Problem": "problem",
+    "Region": "regions", "Result": "result", "load": "result", "brute": "sampler", "resume": "sampler",
+    "run": "sampler", "ValueFunction": "value",
 }  # fmt: skip
 
 __all__ = [
-    "Estimate", "PathEnsemble", "Problem", "Region", "Result", "Settings", "ValueFunction", "brute", "features", "load", "resume", "run",
+    "Estimate", "PathEnsemble", "Problem", "Region", "Result", "Settings",
+    "ValueFunction", "brute", "features", "load", "resume", "run",
 ]  # fmt: skip
 
 

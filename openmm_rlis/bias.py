@@ -2,9 +2,9 @@
 
     U_b(x) = -2 s kT ln V(x),      F_b = 2 s kT grad ln V(x)           (s = 1 is the boosted policy of Kim and Cai)
 
-Three backends compute the same thing: "torch" (openmm-torch's TorchForce, a TorchScript module run from C++), "python-torch"
-(PythonTorchForce, where the installed openmm-torch has it) and "python" (OpenMM's own PythonForce, for any torch). The
-default is the first that works here, and falling back is said in one line.
+Three backends compute the same thing: "torch" (openmm-torch's TorchForce, a TorchScript module run from C++),
+"python-torch" (PythonTorchForce, where the installed openmm-torch has it) and "python" (OpenMM's own PythonForce, for
+any torch). The default is the first that works here, and falling back is said in one line.
 """
 
 from __future__ import annotations
@@ -108,7 +108,8 @@ def _load_plugin() -> str:
     except (ImportError, OSError) as error:
         return str(error).splitlines()[0]
     folder = os.path.join(version.openmm_library_path, "plugins")
-    # OpenMM loads plugins when it is imported, and this one fails then unless torch came first. Loading it again mends that.
+    # OpenMM loads plugins when it is imported, and this one fails then unless torch came first. Loading it again
+    # mends that.
     for platform in ("Reference", "CUDA", "OpenCL"):
         path = os.path.join(folder, f"libOpenMMTorch{platform}.so")
         if os.path.exists(path) and (platform == "Reference" or platform in _platform_names()):
@@ -148,11 +149,11 @@ def _as_script(module: BiasEnergy, n_copies: int) -> Any:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             return torch.jit.script(module)
-    except (RuntimeError, torch.jit.frontend.NotSupportedError, TypeError) as error:
+    except (torch.jit.frontend.FrontendError, RuntimeError, OSError, TypeError, ValueError) as error:
         first = str(error).strip().splitlines()[0]
         raise BackendError(
-            f"backend 'torch' needs features that TorchScript can compile ({first}); write the feature as a torch module, "
-            "or use backend 'python'"
+            f"backend 'torch' needs features that TorchScript can compile ({first}); "
+            "write the feature as a torch module, or use backend 'python'"
         ) from None
 
 

@@ -131,7 +131,7 @@ def export(
     directory: Directory,
     out: Annotated[Path, typer.Argument(metavar="OUT", help="New directory for the trajectories.")],
     failures: Annotated[bool, typer.Option("--failures", help="The kept failure paths too.")] = False,
-    suffix: Annotated[str, typer.Option("--format", help="dcd, xtc, h5 or any other that mdtraj writes.")] = "dcd",
+    suffix: Annotated[str, typer.Option("--format", help="dcd, xtc, trr, h5, nc, pdb or xyz.")] = "dcd",
 ) -> int:
     """Write each success path as a trajectory for mdtraj.load, with weights.csv and topology.pdb."""
     from .export import export_paths

@@ -2,17 +2,21 @@
 
     propagate(x_0) -> x_tau and ln dP/dQ of the segment
 
-Walkers ride in slots of packed Contexts, of which there are a few sizes; any number of walkers can be asked for, they enter
-and leave between calls, and no Context is rebuilt. Unbiased walkers use a Context without network, at full speed. The
-random stream is reset by `reseed`, so the same stream and the same calls give the same walk on the Reference and CPU platforms.
+Walkers ride in slots of packed Contexts, of which there are a few sizes; any number of walkers can be asked for, they
+enter and leave between calls, and no Context is rebuilt. Unbiased walkers use a Context without network, at full
+speed. The random stream is reset by `reseed`, so the same stream and the same calls give the same walk on the
+Reference and CPU platforms.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
 import openmm
+import torch
 from numpy.typing import NDArray
 
 from .bias import bias_force, default_backend, scriptable
@@ -23,6 +27,17 @@ from .replicas import can_pack, pack
 from .value import ValueFunction
 
 Array = NDArray[np.float64]
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Let torch use one thread: the order of sums, and so the last digit, must not depend on the machine."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
 
 
 @dataclass(frozen=True)
@@ -59,7 +74,9 @@ class Engine:
         None for an engine that never biases.
     """
 
-    def __init__(self, problem: Problem, n_slots: int = 512, platform: str | None = None, bias: Bias | None = None) -> None:
+    def __init__(
+        self, problem: Problem, n_slots: int = 512, platform: str | None = None, bias: Bias | None = None
+    ) -> None:
         if n_slots < 1:
             raise bad_input("n_slots", "1 or more", n_slots)
         self.problem = problem
@@ -67,7 +84,9 @@ class Engine:
         self.cost = Cost()
         self.packed = can_pack(problem.system)
         self._platform = _platform(platform, self.packed)
-        self._sizes = {biased: _ladder(n_slots if self.packed else 1, 4.0 if biased else 1.4) for biased in (False, True)}
+        self._sizes = {
+            biased: _ladder(n_slots if self.packed else 1, 4.0 if biased else 1.4) for biased in (False, True)
+        }
         self._contexts: dict[tuple[int, bool], openmm.Context] = {}
         self._seed = 0
         self._seeded: set[tuple[int, bool]] = set()
@@ -113,6 +132,7 @@ class Engine:
             stop = min(start + size, n)
             moved[start:stop], log_weights[start:stop] = self._move(positions[start:stop], size, biased)
             start = stop
+        self._check_finite(moved)
         return moved, log_weights
 
     def _fitting_size(self, n: int, biased: bool) -> int:
@@ -133,7 +153,6 @@ class Engine:
             raise DivergedError(f"OpenMM stopped a lag of {n} walkers: {error}") from None
         state = context.getState(getPositions=True, getVelocities=biased)
         moved = state.getPositions(asNumpy=True)._value.reshape(size, n_atoms, 3)[:n]
-        self._check_finite(moved)
         self._count(n, biased)
         if not biased:
             return moved, np.zeros(n)
@@ -144,8 +163,8 @@ class Engine:
         bad = np.flatnonzero(~np.isfinite(moved).all(axis=(1, 2)))
         if len(bad):
             raise DivergedError(
-                f"{len(bad)} of {len(moved)} walkers have coordinates that are not finite (first: walker {bad[0]}); the time step "
-                f"of {self.problem.timestep} ps is too long"
+                f"{len(bad)} of {len(moved)} walkers have coordinates that are not finite (first: walker {bad[0]}); "
+                f"the time step of {self.problem.timestep} ps is too long"
             )
 
     def _count(self, n: int, biased: bool) -> None:
@@ -162,6 +181,9 @@ class Engine:
     def _build(self, size: int, biased: bool) -> openmm.Context:
         problem, bias = self.problem, self.bias
         system = pack(problem.system, size)
+        for force in system.getForces():
+            # The integrators read the System's forces from group 0 and the bias from group 31.
+            force.setForceGroup(0)
         hold = 1
         if biased and bias is not None:
             hold = bias.hold_steps
@@ -171,8 +193,9 @@ class Engine:
         return context
 
     def _seed_context(self, context: openmm.Context, size: int, biased: bool) -> None:
-        # A seed is read when the Context is initialised; Reference keeps one stream for all Contexts of the process. The seed
-        # depends on the stream and the Context alone, so that a resumed run, with a fresh engine, walks the same way.
+        # A seed is read when the Context is initialised; Reference keeps one stream for all Contexts of the process.
+        # The seed depends on the stream and the Context alone, so that a resumed run, with a fresh engine, walks the
+        # same way.
         integrator = context.getIntegrator()
         rng = np.random.default_rng([self._seed, size, int(biased)])
         integrator.setRandomNumberSeed(int(rng.integers(1, 2**31 - 1)))
@@ -198,7 +221,9 @@ def _platform(name: str | None, packed: bool) -> openmm.Platform | None:
     return openmm.Platform.getPlatformByName(name)
 
 
-def _make_context(system: openmm.System, integrator: openmm.Integrator, platform: openmm.Platform | None) -> openmm.Context:
+def _make_context(
+    system: openmm.System, integrator: openmm.Integrator, platform: openmm.Platform | None
+) -> openmm.Context:
     try:
         if platform is None:
             return openmm.Context(system, integrator)

@@ -31,7 +31,12 @@ def make_executor(workers: int) -> Iterator[Map[Any]]:
     quiet = logging.ERROR
     with (
         LocalCluster(
-            n_workers=workers, threads_per_worker=1, processes=True, dashboard_address=None, silence_logs=quiet, memory_limit=0
+            n_workers=workers,
+            threads_per_worker=1,
+            processes=True,
+            dashboard_address=None,
+            silence_logs=quiet,
+            memory_limit=0,
         ) as cluster,
         Client(cluster) as client,
     ):
@@ -42,5 +47,9 @@ def _spread(client: Any, workers: int, function: Callable[[Sequence[int]], list[
     shares = [list(batches[i::workers]) for i in range(workers)]
     shares = [share for share in shares if share]
     futures = client.map(function, shares, pure=False, retries=0)
-    found = {b: item for share, items in zip(shares, client.gather(futures), strict=True) for b, item in zip(share, items, strict=True)}
+    found = {
+        b: item
+        for share, items in zip(shares, client.gather(futures), strict=True)
+        for b, item in zip(share, items, strict=True)
+    }
     return [found[b] for b in batches]

@@ -17,6 +17,7 @@ from .paths import PathEnsemble
 from .result import load
 
 COLUMNS = ("file", "weight", "share", "label", "batch", "round", "root", "n_frames", "duration_ps")
+FORMATS = ("dcd", "xtc", "trr", "h5", "nc", "pdb", "xyz")
 
 
 def export_paths(directory: Path, out: Path, failures: bool = False, suffix: str = "dcd") -> dict[Path, int]:
@@ -31,15 +32,17 @@ def export_paths(directory: Path, out: Path, failures: bool = False, suffix: str
     failures
         Write the kept failure paths too; their weights make up for those not kept.
     suffix
-        File format, by the name that mdtraj knows it by.
+        One of `FORMATS`. A dcd file has no times of frames; xtc, trr, h5, nc and pdb have.
 
     Raises
     ------
     InputError
-        `out` is not empty, or mdtraj cannot write the format.
+        `out` is not empty, or the format is not among those; nothing is written then.
     """
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise bad_input("OUT", "a new or empty directory", str(out))
+    if suffix not in FORMATS:
+        raise bad_input("--format", f"one of {', '.join(FORMATS)}", repr(suffix))
     counts = {}
     for name, path in run_directories(directory).items():
         paths = load(path).paths
@@ -56,15 +59,10 @@ def write_paths(paths: PathEnsemble, out: Path, suffix: str) -> int:
         table.writerow(COLUMNS)
         for i in range(len(paths)):
             trajectory = paths.to_mdtraj(i)
-            target = out / f"path-{i:06d}.{suffix.lstrip('.')}"
+            target = out / f"path-{i:06d}.{suffix}"
             if i == 0:
                 trajectory[0].save_pdb(str(out / "topology.pdb"))
-            try:
-                trajectory.save(str(target))
-            except (OSError, KeyError) as error:
-                if not isinstance(error, KeyError) and "extension" not in str(error):
-                    raise
-                raise bad_input("--format", "a format that mdtraj writes, such as dcd, xtc, h5", repr(suffix)) from None
+            trajectory.save(str(target))
             weight = float(paths.weights[i])
             share = weight / total if total else 0.0
             origin = int(paths.labels[i]), int(paths.batches[i]), int(paths.rounds[i]), int(paths.roots[i])

@@ -1,19 +1,20 @@
 """Features: positions -> invariants, as torch modules.
 
 A feature maps positions of shape (n, n_atoms, 3) in nm to values of shape (n, k), row by row. Regions are sets in
-feature space and the value function sees the world through features, so these should not change under the symmetries of the
-system: distances and coordination numbers are free of rotation, translation and reflection, and their sorted versions
-of permutation of like atoms too.
+feature space and the value function sees the world through features, so these should not change under the symmetries
+of the system: distances and coordination numbers are free of rotation, translation and reflection, and their sorted
+versions of permutation of like atoms too.
 
 The modules are TorchScript-friendly, so that they can run inside an OpenMM TorchForce. Any other torch module or Python
-callable of the same shape works as well (`as_feature` wraps it and checks its output); a plain callable cannot travel into a
-TorchForce and then OpenMM's PythonForce is used.
+callable of the same shape works as well (`as_feature` wraps it and checks its output); a plain callable cannot travel
+into a TorchForce and then OpenMM's PythonForce is used.
 """
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -43,6 +44,10 @@ class Positions(nn.Module):
 class Distances(nn.Module):
     """Distances of given pairs in nm: (n, n_pairs), sorted in ascending order if asked."""
 
+    if TYPE_CHECKING:  # TorchScript cannot read these
+        i: Tensor
+        j: Tensor
+
     def __init__(self, pairs: Sequence[tuple[int, int]], ascending: bool = False) -> None:
         super().__init__()
         table = torch.as_tensor(list(pairs), dtype=torch.long).reshape(-1, 2)
@@ -62,6 +67,9 @@ class Distances(nn.Module):
 
 class Coordination(nn.Module):
     """Smooth coordination numbers c_i = sum_j 1 / (1 + (r_ij / r0)^power): (n, n_atoms of the group)."""
+
+    if TYPE_CHECKING:  # TorchScript cannot read these
+        atoms: Tensor
 
     def __init__(self, atoms: Sequence[int], radius: float, power: int = 8, ascending: bool = False) -> None:
         super().__init__()
@@ -87,6 +95,9 @@ class Coordination(nn.Module):
 
 class Dihedrals(nn.Module):
     """Sine and cosine of dihedral angles: (n, 2 n_dihedrals)."""
+
+    if TYPE_CHECKING:  # TorchScript cannot read these
+        table: Tensor
 
     def __init__(self, quadruples: Sequence[tuple[int, int, int, int]]) -> None:
         super().__init__()
@@ -198,14 +209,25 @@ def check_feature(feature: nn.Module, positions: NDArray[np.float64]) -> int:
     return int(y.shape[1])
 
 
+def evaluate(feature: Feature, positions: NDArray[np.floating[Any]], chunk: int = 20_000) -> NDArray[np.float64]:
+    """Return the values (n, k) of a feature on structures (n, n_atoms, 3), `chunk` at a time."""
+    with torch.no_grad():
+        parts = [
+            feature(torch.as_tensor(np.asarray(positions[i : i + chunk], dtype=np.float64))).numpy()
+            for i in range(0, max(len(positions), 1), chunk)
+        ]
+    values: NDArray[np.float64] = np.concatenate(parts)
+    return values
+
+
 def fingerprint(feature: nn.Module, positions: NDArray[np.float64]) -> str:
     """Return a short text that changes when the feature does: its width and its values on a probe structure.
 
-    The probe is the given structure and three fixed distortions of it, so two features agree only if they compute the same.
+    The probe is the given structure and three fixed distortions of it, so two features agree only if they compute the
+    same.
     """
     rng = np.random.default_rng(20260101)
     probe = positions[None] + 0.05 * rng.standard_normal((4, *positions.shape)) * np.arange(4)[:, None, None]
-    with torch.no_grad():
-        values = feature(torch.as_tensor(probe)).numpy()
+    values = evaluate(feature, probe)
     digest = hashlib.sha256(np.round(values, 8).astype("<f8").tobytes()).hexdigest()[:12]
     return f"{values.shape[1]}:{digest}"

@@ -2,11 +2,12 @@
 
     J_A = n_exit / T_A,          k_brute = n_AB / T_A
 
-T_A is the time during which A was the last of the regions visited. An exit is a test outside A after a test in A. A replica that
-ends a path in B or D goes back to its last structure in A and starts anew. By time reversal of the equilibrium
-process, the last structure in A before a path to B or D has the same law as the first structure in A after one from there, so
-the replicas sample the segments of one endless trajectory during which A was the last region, without ever leaving A's
-neighbourhood; `hits` counts how often it happened. Needs detailed balance, which Euler-Maruyama has to O(dt).
+T_A is the time during which A was the last of the regions visited. An exit is a test outside A after a test in A. A
+replica that ends a path in B or D goes back to its last structure in A and starts anew. By time reversal of the
+equilibrium process, the last structure in A before a path to B or D has the same law as the first structure in A
+after one from there, so the replicas sample the segments of one endless trajectory during which A was the last
+region, without ever leaving A's neighbourhood; `hits` counts how often it happened. Needs detailed balance, which
+Euler-Maruyama has to O(dt).
 """
 
 from __future__ import annotations
@@ -45,8 +46,9 @@ class FluxState:
 class FluxRun:
     """What a stretch of unbiased run produced.
 
-    `exits` and `priors` are (m, n_atoms, 3): the first structure outside A and the one before it; `replica` (m,) says whose
-    exit it is; `hits` (n_replicas, n_codes) counts the ends in every region; `time` is the sum over replicas, in ps.
+    `exits` and `priors` are (m, n_atoms, 3): the first structure outside A and the one before it; `replica` (m,) says
+    whose exit it is; `hits` (n_replicas, n_codes) counts the ends in every region; `time` is the sum over replicas,
+    in ps.
     """
 
     state: FluxState
@@ -95,12 +97,18 @@ def run_flux(engine: Engine, state: FluxState, n_lags: int, keep_exits: bool = T
         np.concatenate(exits) if exits else np.zeros(shape),
         np.concatenate(priors) if priors else np.zeros(shape),
         np.concatenate(replica) if replica else np.zeros(0, dtype=np.intp),
-        hits, n_exits, n * n_lags * problem.lag_time,
+        hits,
+        n_exits,
+        n * n_lags * problem.lag_time,
     )
 
 
 def equilibrate(
-    engine: Engine, n_replicas: int, first_window: int = 64, max_windows: int = 8, report: Callable[[int, float], None] | None = None
+    engine: Engine,
+    n_replicas: int,
+    first_window: int = 64,
+    max_windows: int = 8,
+    report: Callable[[int, float], None] | None = None,
 ) -> tuple[FluxRun, int]:
     """Run replicas from the start structure until the exit rate no longer drifts.
 
@@ -133,13 +141,21 @@ def equilibrate(
         half *= 2
     if run.n_exits.sum() == 0:
         raise bad_input(
-            "source", "a region that the dynamics leaves now and then", f"no exit in {run.time:.3g} ps", "make it smaller"
+            "source",
+            "a region that the dynamics leaves now and then",
+            f"no exit in {run.time:.3g} ps",
+            "make it smaller",
         )
     return run, half
 
 
 def _join(a: FluxRun, b: FluxRun) -> FluxRun:
     return FluxRun(
-        b.state, np.concatenate([a.exits, b.exits]), np.concatenate([a.priors, b.priors]),
-        np.concatenate([a.replica, b.replica]), a.hits + b.hits, a.n_exits + b.n_exits, a.time + b.time,
+        b.state,
+        np.concatenate([a.exits, b.exits]),
+        np.concatenate([a.priors, b.priors]),
+        np.concatenate([a.replica, b.replica]),
+        a.hits + b.hits,
+        a.n_exits + b.n_exits,
+        a.time + b.time,
     )

@@ -4,10 +4,10 @@ Per degree of freedom, with mobility a = dt/(m gamma), noise s = sqrt(2 kT a), f
 
     x' = x + a F + s (xi + u),      u = a F_b / s,      ln dP/dQ = - u sum xi - n |u|^2 / 2
 
-The bias is evaluated at the start of a block of `hold` steps and kept for the block; the gaussians that moved the particle are
-the ones summed, so the weight is exact for the discrete chain, whatever the bias. The log-weight of each degree of
-freedom is left in the velocity, which overdamped dynamics has no use for, because that is the per-DOF array that OpenMM
-hands over as NumPy. A frozen degree of freedom has a = s = 0.
+The bias is evaluated at the start of a block of `hold` steps and kept for the block; the gaussians that moved the
+particle are the ones summed, so the weight is exact for the discrete chain, whatever the bias. The log-weight of each
+degree of freedom is left in the velocity, which overdamped dynamics has no use for, because that is the per-DOF array
+that OpenMM hands over as NumPy. A frozen degree of freedom has a = s = 0.
 """
 
 from __future__ import annotations
@@ -59,8 +59,8 @@ def _held_block(integrator: openmm.CustomIntegrator, n_steps: int) -> None:
     integrator.addComputePerDof("sum_even", "0")
     old, new = "sum_even", "sum_odd"
     for _ in range(n_steps):
-        # The running sum of the noise goes back and forth between two variables: their difference is this step's gaussian,
-        # and a third pass over all degrees of freedom is saved.
+        # The running sum of the noise goes back and forth between two variables: their difference is this step's
+        # gaussian, and a third pass over all degrees of freedom is saved.
         integrator.addComputePerDof(new, f"{old} + gaussian")
         integrator.addComputePerDof("x", f"x + a*f0 + s*({new} - {old} + u)")
         old, new = new, old

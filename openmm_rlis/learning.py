@@ -3,8 +3,9 @@
     start:   adaptive multilevel splitting on the distance to B against A  ->  first ln V
     rounds:  walk roots with the present V, take returns from the tree, fit both networks, repeat
 
-Each round is (value, data, rng) -> (value, data, info). The exits are those of the unbiased run in A before production; nothing
-measured here enters an estimate, but the last rounds say how production should divide its effort (`plan`).
+Each round is (value, data, rng) -> (value, data, info). The exits are those of the unbiased run in A before
+production; nothing measured here enters an estimate, but the last rounds say how production should divide its effort
+(`plan`).
 """
 
 from __future__ import annotations
@@ -14,12 +15,12 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from .branching import Window, draw_roots
 from .config import Settings
 from .engine import Bias, Engine
+from .features import evaluate
 from .flux import FluxRun
 from .problem import Problem
 from .splitting import find_target, make_score, split
@@ -59,25 +60,36 @@ def cold_start(engine: Engine, run: FluxRun, settings: Settings, rng: np.random.
     found = split(engine, make_score(problem, source, target), run.exits, rng)
     statistics = feature_statistics(problem, found.frames, source, found.arrivals)
     value = ValueFunction(problem.features, statistics, settings.coarse_share, rng=rng)
-    with torch.no_grad():
-        features = problem.features(torch.as_tensor(found.frames)).numpy()
-    samples = Samples(features, found.frame_log_values)
+    samples = Samples(evaluate(problem.features, found.frames), found.frame_log_values)
     train(value, [samples], rng, loss=settings.loss, epochs=30)
     info = {"levels": found.n_levels, "log_probability": found.log_probability, "arrivals": len(found.arrivals)}
     return Lesson(value.eval(), samples, info)
 
 
 def choose_roots(
-    value: ValueFunction, exits: Array, priors: Array, n_roots: int, settings: Settings, rng: np.random.Generator, batch: int = 0
+    value: ValueFunction,
+    exits: Array,
+    priors: Array,
+    n_roots: int,
+    settings: Settings,
+    rng: np.random.Generator,
+    batch: int = 0,
 ) -> Roots:
     """Return roots drawn from a pool of exits (m, n_atoms, 3); their weights sum to 1 on average."""
     index, log_weights = draw_roots(value.log_value(exits), n_roots, settings.uniform_share, rng)
-    biased = rng.random(n_roots) >= settings.unbiased_share if settings.bias_scale > 0.0 else np.zeros(n_roots, dtype=bool)
+    biased = (
+        rng.random(n_roots) >= settings.unbiased_share if settings.bias_scale > 0.0 else np.zeros(n_roots, dtype=bool)
+    )
     return Roots(exits[index], priors[index], log_weights, biased, np.full(n_roots, batch, np.int32))
 
 
 def learn_round(
-    engine: Engine, value: ValueFunction, replay: Sequence[Samples], run: FluxRun, settings: Settings, rng: np.random.Generator
+    engine: Engine,
+    value: ValueFunction,
+    replay: Sequence[Samples],
+    run: FluxRun,
+    settings: Settings,
+    rng: np.random.Generator,
 ) -> Lesson:
     """Walk, take returns, and fit a copy of `value` to them and to the samples of earlier rounds."""
     engine.reseed(rng)
@@ -86,7 +98,13 @@ def learn_round(
     roots = choose_roots(value, run.exits, run.priors, n, settings, rng)
     window = Window(settings.window_low, settings.window_high)
     done = walk(
-        engine, value.log_value, roots, window, rng, frame_stride=settings.frame_stride, max_walkers=settings.max_walkers
+        engine,
+        value.log_value,
+        roots,
+        window,
+        rng,
+        frame_stride=settings.frame_stride,
+        max_walkers=settings.max_walkers,
     )
     samples = samples_of(done, value, settings.decay, MOST_SAMPLES, rng)
     learner = ValueFunction.from_arrays(value.features, value.arrays())
@@ -125,14 +143,20 @@ class Plan:
 
 
 def make_plan(
-    problem: Problem, value: ValueFunction, run: FluxRun, flux_lags: int, infos: Sequence[dict[str, Any]], settings: Settings,
-    target_relative_error: float, budget: float,
+    problem: Problem,
+    value: ValueFunction,
+    run: FluxRun,
+    flux_lags: int,
+    infos: Sequence[dict[str, Any]],
+    settings: Settings,
+    target_relative_error: float,
+    budget: float,
 ) -> Plan:
     """Divide the effort between the run in A and the walks by their measured variances.
 
-    With relative variance v_f / E_f from E_f evaluations of flux run (spread of V summed over the exits of a replica) and v_w / E_w
-    from walking, the best division is E_f : E_w = sqrt(v_f) : sqrt(v_w). One round gets half of what the target needs, at
-    most `budget` evaluations.
+    With relative variance v_f / E_f from E_f evaluations of flux run (spread of V summed over the exits of a replica)
+    and v_w / E_w from walking, the best division is E_f : E_w = sqrt(v_f) : sqrt(v_w). One round gets half of what
+    the target needs, at most `budget` evaluations.
     """
     late = infos[-3:]
     per_root = float(np.mean([i["evaluations_per_root"] for i in late]))
@@ -146,5 +170,7 @@ def make_plan(
     share = np.sqrt(v_flux) / (np.sqrt(v_flux) + np.sqrt(v_walk))
     lags = total * share / (settings.n_batches * settings.replicas * problem.lag_steps)
     roots = total * (1.0 - share) / (settings.n_batches * per_root)
-    frames = float(np.mean([i["success_frames_per_root"] + settings.failure_share * i["frames_per_root"] for i in late]))
+    frames = float(
+        np.mean([i["success_frames_per_root"] + settings.failure_share * i["frames_per_root"] for i in late])
+    )
     return Plan(int(np.clip(lags, 20, 20_000)), int(np.clip(roots, 16, 20_000)), frames)

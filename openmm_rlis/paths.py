@@ -352,7 +352,8 @@ class PathEnsemble:
         whole = [tree.lags[tree.leaves] for tree in self.trees]
         starts = np.cumsum([0, *(tree.n_paths for tree in self.trees)])[:-1]
         ends = np.concatenate([np.empty(0, np.int32), *whole])
-        return np.asarray(ends[starts[self._tree_of_path] + self._index_in_tree] * self.frame_interval, dtype=np.float64)
+        lags = ends[starts[self._tree_of_path] + self._index_in_tree]
+        return np.asarray(lags * self.frame_interval, dtype=np.float64)
 
     def select(self, keep: ArrayLike) -> PathEnsemble:
         """Return the chosen paths (booleans or indices); trees are shared, nothing is copied."""

@@ -11,18 +11,20 @@ line (barostats, thermostats, centre-of-mass removal, virtual sites, constraints
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import openmm
-import torch
 from numpy.typing import ArrayLike, NDArray
-from torch import Tensor, nn
 
 from .errors import DivergedError, InputError, bad_input
-from .features import Feature, as_feature, check_feature
-from .regions import Region
+from .features import Feature, Joined, as_feature, check_feature, sorted_distances
+from .features import positions as coordinates
+from .regions import Region, check_disjoint, label
 from .units import as_float, as_positions, thermal_energy
+
+if TYPE_CHECKING:
+    from torch import nn
 
 OUTSIDE, SOURCE, TARGET, FIRST_OTHER = 0, 1, 2, 3
 
@@ -102,13 +104,13 @@ class Problem:
         if dynamics != "brownian":
             raise bad_input("dynamics", "'brownian' (the only one in this version)", repr(dynamics))
         self.dynamics = dynamics
-        if dimensions not in (1, 2, 3):
+        if isinstance(dimensions, bool) or dimensions not in (1, 2, 3):
             raise bad_input("dimensions", "1, 2 or 3", dimensions)
         self.dimensions = int(dimensions)
         self.recipe = dict(recipe) if recipe is not None else None
         self._name_regions()
         self.references = {k: as_positions(v, self.n_atoms) for k, v in (references or {}).items()}
-        self.features = as_feature(features) if features is not None else self._default_features()
+        self.features = as_feature(features if features is not None else self._default_features())
         self._check_regions()
 
     @property
@@ -125,6 +127,11 @@ class Problem:
     def regions(self) -> tuple[Region, ...]:
         """A, B and the others, in the order of their codes 1, 2, 3 ..."""
         return (self.source, self.target, *self.others)
+
+    @property
+    def system_xml(self) -> str:
+        """The System as OpenMM writes it."""
+        return str(openmm.XmlSerializer.serialize(self.system))
 
     def mobility(self) -> NDArray[np.float64]:
         """Return dt / (m gamma) per degree of freedom, (n_atoms, 3), in nm mol / (kJ/nm) units; 0 where frozen."""
@@ -147,32 +154,10 @@ class Problem:
         bad = np.flatnonzero(~np.isfinite(positions).all(axis=(1, 2)))
         if len(bad):
             raise DivergedError(
-                f"{len(bad)} of {len(positions)} walkers have coordinates that are not finite (first: walker {bad[0]}); "
-                f"the time step of {self.timestep} ps is too long or the bias too strong"
+                f"{len(bad)} of {len(positions)} walkers have coordinates that are not finite "
+                f"(first: walker {bad[0]}); the time step of {self.timestep} ps is too long or the bias too strong"
             )
-        x = torch.as_tensor(positions)
-        codes = np.zeros(len(positions), dtype=np.int8)
-        cache: dict[int, Tensor] = {}
-        for code, region in enumerate(self.regions, start=1):
-            inside = self._inside(region, x, cache)
-            clash = np.flatnonzero(inside & (codes > 0))
-            if len(clash):
-                other = self.regions[codes[clash[0]] - 1].name
-                raise bad_input("regions", "disjoint sets", f"a structure in both {other} and {region.name}", "shrink one")
-            codes[inside] = code
-        return codes
-
-    def _inside(self, region: Region, x: Tensor, cache: dict[int, Tensor]) -> NDArray[np.bool_]:
-        if region.feature is None or region.center is None:
-            return region.contains(x)
-        key = id(region.feature)
-        with torch.no_grad():
-            if key not in cache:
-                cache[key] = region.feature(x)
-                if not bool(torch.isfinite(cache[key]).all()):
-                    raise bad_input(f"feature of region {region.name}", "finite values", "NaN or infinity")
-            inside = torch.linalg.vector_norm(cache[key] - region.center, dim=-1) <= region.radius
-        return inside.numpy()
+        return label(self.regions, positions)
 
     def _name_regions(self) -> None:
         for region, name in zip(self.regions, ("A", "B", *[f"D{i}" for i in range(len(self.others))]), strict=True):
@@ -184,19 +169,15 @@ class Problem:
             raise bad_input("regions", "a different name for each", names)
 
     def _default_features(self) -> nn.Module:
-        from . import features
-
-        modules: list[nn.Module] = []
-        for region in self.regions:
-            if region.feature is not None and all(region.feature is not known for known in modules):
-                modules.append(region.feature)
+        found: dict[int, nn.Module] = {id(r.feature): r.feature for r in self.regions if r.feature is not None}
+        modules = list(found.values())
         if modules:
-            return modules[0] if len(modules) == 1 else features.Joined(modules)
+            return modules[0] if len(modules) == 1 else Joined(modules)
         if self.n_atoms == 1:
-            return features.positions().double()
+            return coordinates()
         if self.n_atoms > 40:
             raise bad_input("features", "features=... for systems of more than 40 atoms with predicate regions", "none")
-        return features.sorted_distances([(i, j) for i in range(self.n_atoms) for j in range(i)]).double()
+        return sorted_distances([(i, j) for i in range(self.n_atoms) for j in range(i)])
 
     def _check_regions(self) -> None:
         check_feature(self.features, self.positions)
@@ -204,26 +185,20 @@ class Problem:
             region.check(self.positions)
         for i, a in enumerate(self.regions):
             for b in self.regions[:i]:
-                _check_disjoint_balls(a, b)
+                check_disjoint(a, b)
         code = int(self.label(self.positions[None])[0])
         if code != SOURCE:
             where = "no region" if code == OUTSIDE else f"region {self.regions[code - 1].name}"
             raise bad_input(
-                "positions", f"a start structure inside the source region {self.source.name}", f"one in {where}",
+                "positions",
+                f"a start structure inside the source region {self.source.name}",
+                f"one in {where}",
                 "start from a structure of A, or enlarge A",
             )
         for name, reference in self.references.items():
             code = int(self.label(reference[None])[0])
             if name in [r.name for r in self.regions] and (code == OUTSIDE or self.regions[code - 1].name != name):
                 raise bad_input("references", f"a structure inside region {name}", "one outside it")
-
-
-def _check_disjoint_balls(a: Region, b: Region) -> None:
-    if a.feature is None or a.feature is not b.feature or a.center is None or b.center is None:
-        return
-    gap = float(torch.linalg.vector_norm(a.center - b.center)) - a.radius - b.radius
-    if gap <= 0.0:
-        raise bad_input("regions", "disjoint sets", f"balls {a.name} and {b.name} that overlap by {-gap:.3g}", "shrink one")
 
 
 def check_system(system: openmm.System) -> None:

@@ -2,9 +2,10 @@
 
     transitions = n_exits * sum_roots w_root W_B,      k_batch = sum_rounds transitions / sum_rounds time
 
-The time of a stretch is fixed beforehand, so k_batch is unbiased, and batches share nothing: each has its own replicas in A, its own
-exits, its own roots and its own walkers. For speed, the batches of a group are moved in the same Contexts and draw from one random
-stream, that of (round, group). `produce` is a pure function of the group's state, its stream and V.
+The time of a stretch is fixed beforehand, so k_batch is unbiased, and batches share nothing: each has its own
+replicas in A, its own exits, its own roots and its own walkers. For speed, the batches of a group are moved in the
+same Contexts and draw from one random stream, that of (round, group). `produce` is a pure function of the group's
+state, its stream and V.
 """
 
 from __future__ import annotations
@@ -14,12 +15,11 @@ from dataclasses import dataclass, fields, replace
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from .branching import Window
 from .config import Settings
-from .engine import Engine
+from .engine import Engine, one_thread
 from .flux import FluxState, run_flux
 from .learning import Plan, choose_roots, make_engine
 from .paths import PathTree
@@ -40,8 +40,8 @@ def stream(seed: int, *key: int) -> np.random.Generator:
 class Record:
     """What one batch produced in one round.
 
-    `root_weights` (n_roots,) is each root's share of `transitions`; `ended` the total weight that ended anywhere over the
-    weight of all exits, 1 on average, NaN without exits.
+    `root_weights` (n_roots,) is each root's share of `transitions`; `ended` the total weight that ended anywhere over
+    the weight of all exits, 1 on average, NaN without exits.
     """
 
     n_exits: int
@@ -79,14 +79,10 @@ class Task:
 
     def __call__(self, groups: Sequence[int]) -> list[GroupRecord]:
         """Return the records of groups, in order."""
-        threads = torch.get_num_threads()
-        torch.set_num_threads(1)
-        try:
+        with one_thread():
             value = ValueFunction.from_arrays(self.problem.features, self.value)
             engine = make_engine(self.problem, self.settings, self.platform, value)
             return [self._one(engine, value, group) for group in groups]
-        finally:
-            torch.set_num_threads(threads)
 
     def _one(self, engine: Engine, value: ValueFunction, group: int) -> GroupRecord:
         batches, replicas = self.groups[group], self.settings.replicas
@@ -96,8 +92,14 @@ class Task:
 
 
 def produce(
-    engine: Engine, value: ValueFunction, state: FluxState, settings: Settings, plan: Plan, rng: np.random.Generator,
-    batches: Sequence[int], round_index: int,
+    engine: Engine,
+    value: ValueFunction,
+    state: FluxState,
+    settings: Settings,
+    plan: Plan,
+    rng: np.random.Generator,
+    batches: Sequence[int],
+    round_index: int,
 ) -> GroupRecord:
     """Extend each batch of a group by one round: a stretch in A, roots from its own exits, and their walk.
 
@@ -117,16 +119,27 @@ def produce(
     window = Window(settings.window_low, settings.window_high)
     roots = join_roots(parts, engine.problem.n_atoms)
     done = walk(
-        engine, value.log_value, roots, window, rng, frame_stride=settings.frame_stride, max_walkers=settings.max_walkers
+        engine,
+        value.log_value,
+        roots,
+        window,
+        rng,
+        frame_stride=settings.frame_stride,
+        max_walkers=settings.max_walkers,
     )
     time = run.time / len(batches)
     kept = kept_paths(done, settings.failure_share, rng)
     records = [
-        _record(roots, done, kept, i, int((owner == i).sum()), time, batch, round_index) for i, batch in enumerate(batches)
+        _record(roots, done, kept, i, int((owner == i).sum()), time, batch, round_index)
+        for i, batch in enumerate(batches)
     ]
     cost = engine.cost
     return GroupRecord(
-        tuple(records), run.state, flux_cost, cost.force_evaluations - before[0] - flux_cost, cost.network_calls - before[1]
+        tuple(records),
+        run.state,
+        flux_cost,
+        cost.force_evaluations - before[0] - flux_cost,
+        cost.network_calls - before[1],
     )
 
 

@@ -2,8 +2,9 @@
 
     ball:   { x : |f(x) - c| <= r }        where:   { x : predicate(x) }
 
-Membership is a pure function of the positions and is tested once a lag. Regions say nothing about dynamics. A ball comes
-with a distance, which the cold start uses; a predicate does not, and then the sampler finds a sample of the region by itself.
+Membership is a pure function of the positions and is tested once a lag. Regions say nothing about dynamics. A ball
+comes with a distance, which the cold start uses; a predicate does not, and then the sampler finds a sample of the
+region by itself.
 """
 
 from __future__ import annotations
@@ -37,7 +38,9 @@ class Region:
         self.predicate = predicate
 
     @classmethod
-    def ball(cls, feature: Feature, center: Sequence[float] | NDArray[np.float64], radius: float, name: str = "") -> Region:
+    def ball(
+        cls, feature: Feature, center: Sequence[float] | NDArray[np.float64], radius: float, name: str = ""
+    ) -> Region:
         """Return the set of configurations within `radius` of `center` in feature space (Euclidean norm).
 
         Parameters
@@ -95,3 +98,52 @@ class Region:
                     f"region {self.name}", f"a center with {width} numbers, as the feature has", self.center.numel()
                 )
         self.contains(positions[None])
+
+
+def label(regions: Sequence[Region], positions: NDArray[np.float64]) -> NDArray[np.int8]:
+    """Return for each structure (n, n_atoms, 3) the number of its region, 1, 2 ... as given, or 0.
+
+    A feature that several balls share is evaluated once.
+
+    Raises
+    ------
+    InputError
+        A structure lies in two regions at once, or a feature is not finite.
+    """
+    x = torch.as_tensor(positions)
+    codes = np.zeros(len(positions), dtype=np.int8)
+    known: dict[int, Tensor] = {}
+    for code, region in enumerate(regions, start=1):
+        inside = _inside(region, x, known)
+        clash = np.flatnonzero(inside & (codes > 0))
+        if len(clash):
+            other = regions[codes[clash[0]] - 1].name
+            raise bad_input("regions", "disjoint sets", f"a structure in both {other} and {region.name}", "shrink one")
+        codes[inside] = code
+    return codes
+
+
+def _inside(region: Region, x: Tensor, known: dict[int, Tensor]) -> NDArray[np.bool_]:
+    if region.feature is None or region.center is None:
+        return region.contains(x)
+    key = id(region.feature)
+    with torch.no_grad():
+        if key not in known:
+            known[key] = region.feature(x)
+            if not bool(torch.isfinite(known[key]).all()):
+                raise bad_input(f"feature of region {region.name}", "finite values", "NaN or infinity")
+        inside: NDArray[np.bool_] = (
+            torch.linalg.vector_norm(known[key] - region.center, dim=-1) <= region.radius
+        ).numpy()
+    return inside
+
+
+def check_disjoint(a: Region, b: Region) -> None:
+    """Raise `InputError` if two balls on the same feature overlap."""
+    if a.feature is None or a.feature is not b.feature or a.center is None or b.center is None:
+        return
+    gap = float(torch.linalg.vector_norm(a.center - b.center)) - a.radius - b.radius
+    if gap <= 0.0:
+        raise bad_input(
+            "regions", "disjoint sets", f"balls {a.name} and {b.name} that overlap by {-gap:.3g}", "shrink one"
+        )

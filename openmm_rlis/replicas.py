@@ -1,9 +1,9 @@
 """Replicas: many non-interacting copies of one System in one System.
 
 Copy r of atom i is particle r * n_atoms + i. Bonded forces are copied with shifted indices and all-pairs forces become
-explicit pairs, so copies never see each other and no neighbour list is built. For a small System one Context with a thousand
-copies runs a hundred times as fast as a thousand Contexts. A System with a force that cannot be copied this way is not
-packed (`can_pack` is false) and its walkers are moved one after another in one Context.
+explicit pairs, so copies never see each other and no neighbour list is built. For a small System one Context with a
+thousand copies runs a hundred times as fast as a thousand Contexts. A System with a force that cannot be copied this
+way is not packed (`can_pack` is false) and its walkers are moved one after another in one Context.
 """
 
 from __future__ import annotations
@@ -44,7 +44,9 @@ def pack(system: openmm.System, n_copies: int) -> openmm.System:
             packed.addParticle(mass)
     for force in system.getForces():
         if type(force) not in _COPIERS or not _has_no_cutoff(force):
-            raise bad_input("system", "forces without cutoff that can be packed", type(force).__name__, "run one walker a Context")
+            raise bad_input(
+                "system", "forces without cutoff that can be packed", type(force).__name__, "run one walker a Context"
+            )
         packed.addForce(_COPIERS[type(force)](force, n, n_copies))
     return packed
 
@@ -107,8 +109,9 @@ def _many_body(force: Any, n_atoms: int, n_copies: int) -> Any:
     for i in range(force.getNumPerBondParameters()):
         new.addPerBondParameter(force.getPerBondParameterName(i))
     for i in range(force.getNumTabulatedFunctions()):
-        function = force.getTabulatedFunction(i)
-        new.addTabulatedFunction(force.getTabulatedFunctionName(i), function.Copy())
+        # function.Copy() would be owned by C++, which addTabulatedFunction does not accept.
+        function = openmm.XmlSerializer.clone(force.getTabulatedFunction(i))
+        new.addTabulatedFunction(force.getTabulatedFunctionName(i), function)
     for copy in range(n_copies):
         shift = copy * n_atoms
         if centroid:

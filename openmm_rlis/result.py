@@ -1,7 +1,7 @@
 """Result: what a run directory says, whole or so far.
 
-Everything here comes from the stored production rounds, so it can be read on any machine while the run goes on; only `value`
-needs torch and the problem. Batches are the independent unit of every error bar.
+Everything here comes from the stored production rounds, so it can be read on any machine while the run goes on; only
+`value` needs torch and the problem. Batches are the independent unit of every error bar.
 """
 
 from __future__ import annotations
@@ -154,7 +154,9 @@ class Result:
         from .value import ValueFunction
 
         if not self._run.value_path.exists():
-            raise bad_input("value", "a run that has learned a value function", str(self.directory), "brute runs have none")
+            raise bad_input(
+                "value", "a run that has learned a value function", str(self.directory), "brute runs have none"
+            )
         return ValueFunction.load(self._run.value_path, problem_of(self.config, self._problem))
 
     @cached_property
@@ -181,19 +183,26 @@ class Result:
         if self.n_rounds and self.rate.value == 0.0:
             alarms.append("no transition was seen: the rate is only bounded from above")
         if found["tail_index"] > 0.7:
-            alarms.append(f"tail index {found['tail_index']:.2f} > 0.7: a few roots carry the result, do not trust the error bar")
+            alarms.append(
+                f"tail index {found['tail_index']:.2f} > 0.7: a few roots carry the result, do not trust the error bar"
+            )
         if found["largest_root_share"] > 0.1:
             alarms.append(f"one root carries {found['largest_root_share']:.0%} of the transitions")
         if found["largest_batch_share"] > max(0.2, 4.0 / n):
             alarms.append(f"one batch of {n} carries {found['largest_batch_share']:.0%} of the transitions")
         if abs(self.ended.value - 1.0) > 4.0 * self.ended.standard_error:
-            alarms.append(f"weights of all ended paths sum to {self.ended.value:.3f} instead of 1: report this as a bug")
+            alarms.append(
+                f"weights of all ended paths sum to {self.ended.value:.3f} instead of 1: report this as a bug"
+            )
         return alarms
 
     @property
     def cost(self) -> dict[str, Any]:
         """Force evaluations by stage, network calls and seconds."""
-        evaluations = {key: sum(int(i.get(f"{key}_evaluations", 0)) for i in self._infos) for key in ("flux", "learning", "production")}
+        evaluations = {
+            key: sum(int(i.get(f"{key}_evaluations", 0)) for i in self._infos)
+            for key in ("flux", "learning", "production")
+        }
         return {
             "force_evaluations": {**evaluations, "total": sum(evaluations.values())},
             "network_calls": sum(int(i.get("network_calls", 0)) for i in self._infos),
@@ -217,9 +226,11 @@ class Result:
         return {
             "schema": SCHEMA, "system": config["system"], "method": config["method"], "source": config["source"],
             "target": config["target"], "others": config["others"], "beta": config["beta"], "units": {"time": "ps"},
-            "rate": self.rate.to_dict(), "flux": self.flux.to_dict(), "success_probability": self.success_probability.to_dict(),
-            "mean_first_passage_time": self.mean_first_passage_time.to_dict(), "rounds": self.n_rounds, "cost": self.cost,
-            "diagnostics": self.diagnostics, "versions": versions(), "seed": self.seed,
+            "rate": self.rate.to_dict(), "flux": self.flux.to_dict(),
+            "success_probability": self.success_probability.to_dict(),
+            "mean_first_passage_time": self.mean_first_passage_time.to_dict(),
+            "rounds": self.n_rounds, "cost": self.cost, "diagnostics": self.diagnostics, "versions": versions(),
+            "seed": self.seed,
         }  # fmt: skip
 
 
@@ -233,10 +244,14 @@ def problem_of(config: Mapping[str, Any], problem: Problem | None) -> Problem:
     """
     if problem is not None:
         if problem.n_atoms != config["n_atoms"] or [r.name for r in problem.regions] != config["region_names"]:
-            raise bad_input("problem", f"the problem that this run was started with, regions {config['region_names']}", "another")
+            raise bad_input(
+                "problem", f"the problem that this run was started with, regions {config['region_names']}", "another"
+            )
         return problem
     if config["recipe"] is None:
-        raise bad_input("problem", "the Problem that the run was started with, since its regions are Python objects", "none")
+        raise bad_input(
+            "problem", "the Problem that the run was started with, since its regions are Python objects", "none"
+        )
     from .systems import build
 
     return build(config["recipe"]["system"], config["recipe"]["options"])

@@ -1,79 +1,29 @@
-"""Sampler: the outer loop, from a Problem to a Result.
+"""Sampler: the front door, from a Problem to a Result.
 
-    flux -> start -> learning -> production until the target error or a limit
-
-Every stage appends whole rounds to the run directory, and reads back those that are there, so `run`, `resume` and a run that was
-killed are the same loop. Random streams are keyed by (stage, round, batch), so interruptions change nothing. Limits are
-looked at between rounds only: a round that has begun is finished, since to drop one because it took long would bias.
+`run`, `brute` and `resume` check what they are given, make or open the run directory, and let `loop.Loop` do the
+stages.
 """
 
 from __future__ import annotations
 
-import math
-import shutil
-import time
-from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import mdtraj
 import numpy as np
-import openmm
-import torch
-from numpy.typing import NDArray
 
 from .config import Settings
 from .engine import Engine
-from .errors import InputError, bad_input
-from .estimators import Estimate
-from .executor import make_executor
-from .flux import FluxRun, FluxState, equilibrate, run_flux
-from .frames import predicted_bytes
-from .learning import Lesson, Plan, cold_start, learn_round, make_engine, make_plan
-from .problem import TARGET, Problem
-from .production import PRODUCTION, GroupRecord, Task, stream
-from .result import Result, problem_of
+from .errors import bad_input
+from .loop import BRUTE_BATCHES, BRUTE_REPLICAS, Goal, Loop, Progress, Report
+from .problem import Problem
+from .result import Result, load, problem_of
 from .storage import RunDirectory
-from .training import Samples
 from .value import ValueFunction
 
-FLUX, START, LEARNING = 1, 2, 3
-BRUTE_BATCHES, BRUTE_REPLICAS, BRUTE_LAGS = 64, 8, 1000
-
-
-@dataclass(frozen=True)
-class Progress:
-    """Where a run stands, for whoever watches."""
-
-    stage: str
-    round: int
-    rate: Estimate | None = None
-    force_evaluations: int = 0
-    seconds: float = 0.0
-    fraction: float | None = None
-    seconds_left: float | None = None
-    message: str = ""
-
-
-Report = Callable[[Progress], None]
-
-
-@dataclass(frozen=True)
-class Goal:
-    """When to stop."""
-
-    target_relative_error: float
-    max_force_evaluations: int | None
-    max_seconds: float | None
-
-    def __post_init__(self) -> None:
-        if not 0.0 < self.target_relative_error < 1.0:
-            raise bad_input("target_relative_error", "a number between 0 and 1", self.target_relative_error)
-        for name in ("max_force_evaluations", "max_seconds"):
-            limit = getattr(self, name)
-            if limit is not None and not limit > 0:
-                raise bad_input(name, "a positive number or None", limit)
+__all__ = ["Progress", "Result", "brute", "load", "resume", "run"]
 
 
 def run(
@@ -129,7 +79,7 @@ def run(
     with _create(problem, directory, config) as store:
         if value is not None:
             store.write_round("given", 0, value.arrays(), {})
-        return _Loop(store, problem, engine, goal, progress).run()
+        return Loop(store, problem, engine, goal, progress).run()
 
 
 def brute(
@@ -149,7 +99,7 @@ def brute(
     engine = Engine(problem, settings.n_slots, platform)
     config = _config("brute", problem, seed, goal, 1, platform, settings)
     with _create(problem, directory, config) as store:
-        return _Loop(store, problem, engine, goal, progress).run()
+        return Loop(store, problem, engine, goal, progress).run()
 
 
 def resume(
@@ -182,7 +132,7 @@ def resume(
         )
         problem = problem_of(config, problem)
         engine = Engine(problem, int(config["settings"]["n_slots"]), config["platform"])
-        return _Loop(store, problem, engine, goal, progress, config).run()
+        return Loop(store, problem, engine, goal, progress, config).run()
 
 
 def _config(
@@ -204,273 +154,4 @@ def _config(
 
 def _create(problem: Problem, directory: str | Path, config: Mapping[str, Any]) -> RunDirectory:
     topology = mdtraj.Topology.from_openmm(problem.topology) if problem.topology is not None else None
-    xml = openmm.XmlSerializer.serialize(problem.system)
-    return RunDirectory.create(directory, config, xml, topology, problem.positions)
-
-
-class _Loop:
-    """One run in one process: reads what is stored, does what is missing."""
-
-    def __init__(
-        self, store: RunDirectory, problem: Problem, engine: Engine, goal: Goal, progress: Report | None,
-        config: Mapping[str, Any] | None = None,
-    ) -> None:
-        self.store, self.problem, self.engine, self.goal = store, problem, engine, goal
-        self.config = config or store.config
-        self.settings = Settings.from_mapping(self.config["settings"])
-        self.seed = int(self.config["seed"])
-        self.report = progress or (lambda _: None)
-        infos = [store.read_round(stage, i).info for stage in store.stages() for i in store.rounds(stage)]
-        self.evaluations = sum(int(i.get("evaluations", 0)) for i in infos)
-        self.seconds_before = sum(float(i.get("seconds", 0.0)) for i in infos)
-        self.started = self.marked = time.monotonic()
-
-    def run(self) -> Result:
-        threads = torch.get_num_threads()
-        torch.set_num_threads(1)  # the order of sums, and so the last digit, must not depend on the machine
-        try:
-            stopped = self._brute() if self.config["method"] == "brute" else self._sample()
-        finally:
-            torch.set_num_threads(threads)
-        result = Result(self.store, self.problem)
-        self.store.write_result({**result.to_dict(), "stopped": stopped})
-        self.store.log("end", stopped=stopped, rate=result.rate.to_dict())
-        self._tell("done", result.n_rounds, result.rate, message=f"stopped by {stopped}")
-        return result
-
-    # Stages
-
-    def _sample(self) -> str:
-        flux, flux_lags = self._flux()
-        value, lessons = self._learn(flux)
-        if value is None:
-            return self._over_limit() or "max_seconds"
-        plan = self._plan(flux, flux_lags, value, lessons)
-        if not self.store.value_path.exists():
-            self.store.write_value(lambda path: value.save(path, self.problem))
-        return self._produce(flux.state, value, plan)
-
-    def _flux(self) -> tuple[FluxRun, int]:
-        if not self.store.rounds("flux"):
-            self._tell("flux", 0, message=self._disk_at_start())
-            self.engine.reseed(stream(self.seed, FLUX))
-            before = self.engine.cost.force_evaluations
-            n = self.settings.n_batches * self.settings.replicas
-            found, lags = equilibrate(
-                self.engine, n, report=lambda i, j: self._tell("flux", i, message=f"exits per ps: {j:.4g}")
-            )
-            arrays = {**_prefixed("state", found.state.arrays()), "exits": found.exits, "priors": found.priors}
-            arrays |= {"replica": found.replica, "hits": found.hits, "n_exits": found.n_exits}
-            cost = self.engine.cost.force_evaluations - before
-            self._write("flux", 0, arrays, {"lags": lags, "time": found.time, "flux_evaluations": cost}, cost)
-        stored = self.store.read_round("flux", 0)
-        a = stored.arrays
-        state = _state(a)
-        found = FluxRun(state, a["exits"], a["priors"], a["replica"], a["hits"], a["n_exits"], stored.info["time"])
-        return found, int(stored.info["lags"])
-
-    def _learn(self, flux: FluxRun) -> tuple[ValueFunction | None, list[dict[str, Any]]]:
-        value, replay, infos = self._start(flux)
-        for index in range(self.settings.learning_rounds):
-            if not self.store.rounds("learning")[index:]:
-                if self._over_limit():
-                    return None, infos
-                engine = make_engine(self.problem, self.settings, self.config["platform"], value)
-                lesson = learn_round(engine, value, replay, flux, self.settings, stream(self.seed, LEARNING, index))
-                self._keep_lesson("learning", index, lesson, engine)
-            value, samples, info = self._read_lesson("learning", index)
-            replay = [*replay, samples] if index else [samples]
-            infos.append(info)
-            guess = info["success_probability"] * flux.n_exits.sum() / flux.time
-            self._tell("learning", index, message=f"k about {guess:.3g} /ps, norm {info['ended']:.2f}")
-        return value, infos
-
-    def _start(self, flux: FluxRun) -> tuple[ValueFunction, list[Samples], list[dict[str, Any]]]:
-        if self.store.rounds("given"):
-            arrays = self.store.read_round("given", 0).arrays
-            return ValueFunction.from_arrays(self.problem.features, arrays), [], []
-        if not self.store.rounds("start"):
-            self._tell("start", 0, message="adaptive multilevel splitting")
-            before = self.engine.cost.force_evaluations
-            lesson = cold_start(self.engine, flux, self.settings, stream(self.seed, START))
-            self._keep_lesson("start", 0, lesson, self.engine, before)
-        value, samples, info = self._read_lesson("start", 0)
-        self._tell("start", 0, message=f"{info['levels']} levels, ln P = {info['log_probability']:.2f}")
-        return value, [samples], []
-
-    def _plan(self, flux: FluxRun, flux_lags: int, value: ValueFunction, lessons: list[dict[str, Any]]) -> Plan:
-        if not self.store.rounds("plan"):
-            limit = self.goal.max_force_evaluations
-            budget = math.inf if limit is None else max(limit - self.evaluations, 0) / 2
-            if not lessons:
-                lessons = [{"evaluations_per_root": 1e4, "relative_variance_per_root": 20.0, "success_frames_per_root": 50.0, "frames_per_root": 50.0}]
-            plan = make_plan(
-                self.problem, value, flux, flux_lags, lessons, self.settings, self.goal.target_relative_error, budget
-            )
-            per_root = float(np.mean([i["evaluations_per_root"] for i in lessons[-3:]]))
-            self._write("plan", 0, {}, {**asdict(plan), "evaluations_per_root": per_root}, 0)
-        info = self.store.read_round("plan", 0).info
-        plan = Plan(int(info["flux_lags"]), int(info["n_roots"]), float(info["frames_per_root"]))
-        self._tell("plan", 0, message=f"{plan.flux_lags} lags in A, {plan.n_roots} roots a batch; {self._disk(plan)}")
-        return plan
-
-    def _produce(self, state: FluxState, value: ValueFunction, plan: Plan) -> str:
-        per_root = float(self.store.read_round("plan", 0).info["evaluations_per_root"])
-        foreseen = self.settings.n_batches * plan.evaluations(self.settings.replicas, self.problem.lag_steps, per_root)
-        # Groups are those of the workers that the run was started with, so that resuming with others changes no number.
-        n_groups = min(int(self.store.config["workers"]), self.settings.n_batches)
-        groups = tuple(tuple(part.tolist()) for part in np.array_split(np.arange(self.settings.n_batches), n_groups))
-        with make_executor(int(self.config["workers"])) as spread:
-
-            def one_round(index: int, state: FluxState) -> FluxState:
-                task = Task(
-                    self.problem, value.arrays(), self.settings, plan, state, groups, self.seed, index, self.config["platform"]
-                )
-                return self._keep_records(index, spread(task, range(len(groups))))
-
-            return self._until_done(state, one_round, foreseen)
-
-    def _brute(self) -> str:
-        flux, _ = self._flux()
-
-        def one_round(index: int, state: FluxState) -> FluxState:
-            self.engine.reseed(stream(self.seed, PRODUCTION, index))
-            found = run_flux(self.engine, state, BRUTE_LAGS, keep_exits=False)
-            shape = (BRUTE_BATCHES, BRUTE_REPLICAS)
-            arrays = {
-                "transitions": found.hits[:, TARGET].reshape(shape).sum(1).astype(float),
-                "exits": found.n_exits.reshape(shape).sum(1).astype(float),
-                "time": np.full(BRUTE_BATCHES, found.time / BRUTE_BATCHES),
-                "ended": np.full(BRUTE_BATCHES, np.nan), "root_weights": np.empty(0), "root_batches": np.empty(0, np.int64),
-                **_prefixed("state", found.state.arrays()),
-            }  # fmt: skip
-            cost = len(state.positions) * BRUTE_LAGS * self.problem.lag_steps
-            self._write("production", index, arrays, {"production_evaluations": cost}, cost)
-            return found.state
-
-        return self._until_done(flux.state, one_round, BRUTE_BATCHES * BRUTE_REPLICAS * BRUTE_LAGS * self.problem.lag_steps)
-
-    def _until_done(self, state: FluxState, one_round: Callable[[int, FluxState], FluxState], foreseen: float) -> str:
-        """Do rounds until the target or a limit; `foreseen` are the evaluations of one round."""
-        rounds = self.store.rounds("production")
-        if rounds:
-            state = _state(self.store.read_round("production", rounds[-1]).arrays)
-        index, seconds = len(rounds), 0.0
-        while True:
-            result = Result(self.store, self.problem)
-            self._tell_production(result, index)
-            if index and result.rate.relative_error <= self.goal.target_relative_error:
-                return "target"
-            stop = self._over_limit(foreseen, seconds) if index else self._over_limit()
-            if stop:
-                return stop
-            begun = time.monotonic()
-            state = one_round(index, state)
-            seconds = time.monotonic() - begun
-            index += 1
-
-    # Storage
-
-    def _keep_records(self, index: int, groups: list[GroupRecord]) -> FluxState:
-        parts = [group.state.arrays() for group in groups]
-        state = {key: np.concatenate([p[key] for p in parts]) for key in parts[0]}
-        records = [record for group in groups for record in group.batches]
-        arrays = {
-            "transitions": np.array([r.transitions for r in records]),
-            "exits": np.array([float(r.n_exits) for r in records]),
-            "time": np.array([r.time for r in records]),
-            "ended": np.array([r.ended for r in records]),
-            "root_weights": np.concatenate([r.root_weights for r in records]),
-            "root_batches": np.repeat(np.arange(len(records)), [len(r.root_weights) for r in records]),
-            **_prefixed("state", state),
-        }
-        flux = sum(group.flux_evaluations for group in groups)
-        walk = sum(group.walk_evaluations for group in groups)
-        calls = sum(group.network_calls for group in groups)
-        info = {"flux_evaluations": flux, "production_evaluations": walk, "network_calls": calls}
-        self._write("production", index, arrays, info, flux + walk, [r.tree for r in records if r.tree is not None])
-        return _state(arrays)
-
-    def _keep_lesson(self, stage: str, index: int, lesson: Lesson, engine: Engine, before: int = 0) -> None:
-        arrays = {**_prefixed("value", lesson.value.arrays()), **_prefixed("samples", asdict(lesson.samples))}
-        cost = engine.cost.force_evaluations - before
-        info = {**lesson.info, "learning_evaluations": cost, "network_calls": engine.cost.network_calls}
-        self._write(stage, index, arrays, info, cost)
-
-    def _read_lesson(self, stage: str, index: int) -> tuple[ValueFunction, Samples, dict[str, Any]]:
-        stored = self.store.read_round(stage, index)
-        value = ValueFunction.from_arrays(self.problem.features, _unprefixed("value", stored.arrays))
-        return value, Samples(**_unprefixed("samples", stored.arrays)), stored.info
-
-    def _write(
-        self, stage: str, index: int, arrays: Mapping[str, NDArray[Any]], info: Mapping[str, Any], evaluations: int, tree: Any = ()
-    ) -> None:
-        now = time.monotonic()
-        info = {**info, "evaluations": evaluations, "seconds": now - self.marked}
-        self.store.write_round(stage, index, arrays, info, tree)
-        self.marked = now
-        self.evaluations += evaluations
-        self.store.log("round", stage=stage, index=index, evaluations=self.evaluations, seconds=self._seconds())
-
-    # Limits and progress
-
-    def _seconds(self) -> float:
-        return self.seconds_before + time.monotonic() - self.started
-
-    def _over_limit(self, more_evaluations: float = 0.0, more_seconds: float = 0.0) -> str:
-        limits = self.goal
-        if limits.max_force_evaluations is not None and self.evaluations + more_evaluations > limits.max_force_evaluations:
-            return "max_force_evaluations"
-        if limits.max_seconds is not None and self._seconds() + more_seconds > limits.max_seconds:
-            return "max_seconds"
-        return ""
-
-    def _disk_at_start(self) -> str:
-        n = self.settings.n_batches * self.settings.replicas
-        per_round = n * self.problem.n_atoms * 49
-        free = shutil.disk_usage(self.store.path).free
-        return f"predicted disk use: {_bytes(per_round)} a round of state, paths as said after learning; {_bytes(free)} free"
-
-    def _disk(self, plan: Plan) -> str:
-        frames = plan.frames_per_root * plan.n_roots * self.settings.n_batches
-        return f"predicted disk use: {_bytes(predicted_bytes(int(frames), self.problem.n_atoms))} of paths a round"
-
-    def _tell(self, stage: str, index: int, rate: Estimate | None = None, **more: Any) -> None:
-        progress = Progress(stage, index, rate, self.evaluations, self._seconds(), **more)
-        self.store.log("progress", **{**asdict(progress), "rate": rate.to_dict() if rate else None})
-        self.report(progress)
-
-    def _tell_production(self, result: Result, index: int) -> None:
-        if index == 0:
-            self._tell("production", 0)
-            return
-        error, target = result.rate.relative_error, self.goal.target_relative_error
-        left = fraction = None
-        if math.isfinite(error) and error > 0:
-            fraction = min(1.0, (target / error) ** 2)
-            spent = sum(float(self.store.read_round("production", i).info["seconds"]) for i in range(index))
-            left = spent * (1.0 / fraction - 1.0)
-        self._tell("production", index, result.rate, fraction=fraction, seconds_left=left)
-
-
-def _state(arrays: Mapping[str, NDArray[Any]]) -> FluxState:
-    return FluxState(**_unprefixed("state", arrays))
-
-
-def _prefixed(prefix: str, arrays: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
-    return {f"{prefix}/{key}": array for key, array in arrays.items()}
-
-
-def _unprefixed(prefix: str, arrays: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
-    return {key.removeprefix(f"{prefix}/"): array for key, array in arrays.items() if key.startswith(f"{prefix}/")}
-
-
-def _bytes(n: float) -> str:
-    for unit in ("B", "kB", "MB", "GB"):
-        if n < 1000:
-            return f"{n:.0f} {unit}"
-        n /= 1000
-    return f"{n:.1f} TB"
-
-
-__all__ = ["InputError", "Progress", "Result", "brute", "resume", "run"]
+    return RunDirectory.create(directory, config, problem.system_xml, topology, problem.positions)

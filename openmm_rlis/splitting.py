@@ -2,10 +2,10 @@
 
     P(B) = prod_levels (1 - k/n) * (share that arrives),      score = a / (a + b)
 
-a and b are the distances to A and B in feature space. Paths from A's exits run until they end; those whose highest score is
-lowest are cut and restarted from the survivors' first frame above that level; and so on until paths reach B. The levels and
-survival probabilities give a first ln V as a function of the score, from which the networks start. Nothing found here
-enters an estimate.
+a and b are the distances to A and B in feature space. Paths from A's exits run until they end; those whose highest
+score is lowest are cut and restarted from the survivors' first frame above that level; and so on until paths reach B.
+The levels and survival probabilities give a first ln V as a function of the score, from which the networks start.
+Nothing found here enters an estimate.
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from .engine import Engine
 from .errors import DivergedError, UnreachableError
+from .features import evaluate
 from .problem import OUTSIDE, SOURCE, TARGET, Problem
 from .regions import Region
 
@@ -59,20 +59,13 @@ def make_score(problem: Problem, source_samples: Array, target_samples: Array | 
 
 def _distance_to(problem: Problem, region: Region, samples: Array | None) -> Score:
     if region.feature is not None and region.center is not None:
-        feature, center = region.feature, region.center
+        feature, center = region.feature, region.center.numpy()
     else:
         if samples is None:
             raise ValueError(f"region {region.name} has no distance: samples are needed")
         feature = problem.features
-        with torch.no_grad():
-            center = feature(torch.as_tensor(samples)).mean(0)
-
-    def distance(x: Array) -> Array:
-        with torch.no_grad():
-            d: Array = torch.linalg.vector_norm(feature(torch.as_tensor(x)) - center, dim=-1).numpy()
-        return d
-
-    return distance
+        center = evaluate(feature, samples).mean(0)
+    return lambda x: np.linalg.norm(evaluate(feature, x) - center, axis=1)
 
 
 def find_target(problem: Problem, engine: Engine, rng: np.random.Generator, max_lags: int = 4000) -> Array:
@@ -101,14 +94,21 @@ def find_target(problem: Problem, engine: Engine, rng: np.random.Generator, max_
         except DivergedError:
             break
     raise UnreachableError(
-        f"target: expected a region that can be reached, got no structure in {problem.target.name} up to {factor:g} times the "
-        f"temperature; check the region, or give a structure of it in references={{{problem.target.name!r}: ...}}"
+        f"target: expected a region that can be reached, got no structure in {problem.target.name} up to "
+        f"{factor:g} times the temperature; check the region, or give a structure of it in references={{{problem.target.name!r}: ...}}"
     )
 
 
 def split(
-    engine: Engine, score: Score, exits: Array, rng: np.random.Generator, *, n_paths: int = 200, kill_share: float = 0.35,
-    max_levels: int = 150, max_lags: int = 20_000,
+    engine: Engine,
+    score: Score,
+    exits: Array,
+    rng: np.random.Generator,
+    *,
+    n_paths: int = 200,
+    kill_share: float = 0.35,
+    max_levels: int = 150,
+    max_lags: int = 20_000,
 ) -> Splitting:
     """Run adaptive multilevel splitting from exits of A, (m, n_atoms, 3).
 
@@ -120,7 +120,8 @@ def split(
     paths = [_Path([x], [float(score(x[None])[0])]) for x in exits[rng.integers(0, len(exits), n_paths)]]
     stragglers = n_paths // 20
     _finish(engine, score, paths, max_lags, stragglers)
-    levels, log_survival = [], [0.0]
+    levels: list[float] = []
+    log_survival = [0.0]
     while True:
         best = np.array([path.best() for path in paths])
         n_arrived = int(np.isinf(best).sum())
@@ -131,7 +132,8 @@ def split(
         if len(alive) == 0 or len(levels) >= max_levels:
             raise UnreachableError(
                 f"target: expected a region that paths from {engine.problem.source.name} can reach, got none in "
-                f"{engine.problem.target.name} after {len(levels)} levels (best score {best.max():.4f} of 1); check the region"
+                f"{engine.problem.target.name} after {len(levels)} levels (best score {best.max():.4f} of 1); "
+                "check the region"
             )
         levels.append(level)
         log_survival.append(log_survival[-1] + float(np.log(len(alive) / n_paths)))

@@ -4,8 +4,9 @@
     segment:        T(x) = sum over descendants y of w(y) V(y) / w(x)            (Bellman, 1 in B, 0 in A and D)
     TD(lambda):     T(x) = sum over children c of w_c/w(x) [ (1 - lambda) V(c) + lambda T(c) ]
 
-All are unbiased for the value of the policy-free process whatever V made the data; lambda = 1 is the tree return and smaller
-lambda mixes segments of all lengths with mean 1/(1 - lambda) frames. T may be 0. Losses take f = ln V and t = ln T:
+All are unbiased for the value of the policy-free process whatever V made the data; lambda = 1 is the tree return and
+smaller lambda mixes segments of all lengths with mean 1/(1 - lambda) frames. T may be 0. Losses take f = ln V and t =
+ln T:
 
     Poisson:         exp(f - f0) - exp(t - f0) f           f0 = a frozen ln V, so that relative errors count
     Itakura-Saito:   exp(t - f) + f
@@ -24,6 +25,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from .errors import bad_input
+from .features import evaluate
 from .problem import OUTSIDE, TARGET
 from .value import ValueFunction
 from .walk import Walk
@@ -63,7 +65,9 @@ def td_returns(walk: Walk, log_values: Array, decay: float) -> Array:
         rows = np.arange(start, stop)
         rows = rows[parents[rows] >= 0]
         terminal = frames.codes[rows] != OUTSIDE
-        given = np.where(terminal, weights[rows] * own[rows], (1 - decay) * weights[rows] * own[rows] + decay * total[rows])
+        given = np.where(
+            terminal, weights[rows] * own[rows], (1 - decay) * weights[rows] * own[rows] + decay * total[rows]
+        )
         np.add.at(total, parents[rows], given)
     with np.errstate(divide="ignore"):
         log_targets: Array = np.log(total) - np.log(weights)
@@ -71,13 +75,13 @@ def td_returns(walk: Walk, log_values: Array, decay: float) -> Array:
 
 
 def samples_of(walk: Walk, value: ValueFunction, decay: float, most: int, rng: np.random.Generator) -> Samples:
-    """Return training samples of a walk: each frame outside the regions with the mean of its tree return and its TD(lambda) return.
+    """Return training samples of a walk.
 
-    At most `most` frames are taken, drawn evenly from all.
+    Each frame outside the regions comes with the mean of its tree return and its TD(lambda) return. At most `most`
+    frames are taken, drawn evenly from all.
     """
     codes = walk.frames.codes
-    log_values = np.zeros(len(codes))
-    features = _features(value, walk.tree.positions)
+    features = evaluate(value.features, np.asarray(walk.tree.positions))
     with torch.no_grad():
         fine, coarse = value.log_parts(torch.as_tensor(features))
         log_values = torch.logaddexp(fine + value.log_fine_share, coarse + value.log_coarse_share).numpy()
@@ -87,15 +91,6 @@ def samples_of(walk: Walk, value: ValueFunction, decay: float, most: int, rng: n
     if len(rows) > most:
         rows = np.sort(rng.choice(rows, most, replace=False))
     return Samples(features[rows], mixed[rows])
-
-
-def _features(value: ValueFunction, positions: NDArray[np.float32], chunk: int = 20_000) -> Array:
-    with torch.no_grad():
-        parts = [
-            value.features(torch.as_tensor(np.asarray(positions[i : i + chunk], dtype=np.float64))).numpy()
-            for i in range(0, len(positions), chunk)
-        ]
-    return np.concatenate(parts)
 
 
 def loss_function(name: str, log_values: Tensor, log_targets: Tensor, frozen: Tensor) -> Tensor:
@@ -119,7 +114,8 @@ def train(
 ) -> float:
     """Fit the fine and the coarse part to the same targets, in place, and return the last epoch's mean loss.
 
-    Adam with a cosine-decayed step. The frozen ln V of the Poisson loss is renewed every epoch. Deterministic for a given `rng`.
+    Adam with a cosine-decayed step. The frozen ln V of the Poisson loss is renewed every epoch. Deterministic for a
+    given `rng`.
     """
     features = torch.as_tensor(np.concatenate([d.features for d in data]))
     targets = torch.as_tensor(np.concatenate([d.log_targets for d in data]))
@@ -139,7 +135,7 @@ def train(
                 start=torch.zeros((), dtype=torch.float64),
             )
             optimiser.zero_grad()
-            error.backward()  # type: ignore[no-untyped-call]
+            error.backward()
             torch.nn.utils.clip_grad_norm_(value.parameters(), 5.0)
             optimiser.step()
             total += float(error.detach()) * len(rows)

@@ -45,6 +45,8 @@ def as_float(value: Any, argument: str) -> float:
         if not value.unit.is_compatible(target):
             raise bad_input(argument, f"a quantity in {target}", f"{value}", f"convert it to {target}")
         value = value.value_in_unit(target)
+    if isinstance(value, bool):
+        raise bad_input(argument, f"a number in {target}", value)
     try:
         number = float(value)
     except (TypeError, ValueError):
@@ -57,8 +59,16 @@ def as_float(value: Any, argument: str) -> float:
 def as_positions(value: Any, n_atoms: int) -> NDArray[np.float64]:
     """Return positions as floats in nm, shape (n_atoms, 3)."""
     if unit.is_quantity(value):
+        if not value.unit.is_compatible(unit.nanometer):
+            raise bad_input("positions", "a quantity in nanometer", f"one in {value.unit}", "convert it to nanometer")
         value = value.value_in_unit(unit.nanometer)
-    array = np.asarray([tuple(row) for row in value], dtype=np.float64)
+    try:
+        array = np.asarray([tuple(row) for row in value], dtype=np.float64)
+    except (TypeError, ValueError):
+        got = type(value).__name__
+        raise bad_input(
+            "positions", f"numbers of shape ({n_atoms}, 3), one row a particle", f"a {got} that is not"
+        ) from None
     if array.shape != (n_atoms, 3):
         raise bad_input("positions", f"shape ({n_atoms}, 3), one row a particle", array.shape)
     if not np.isfinite(array).all():

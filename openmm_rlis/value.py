@@ -2,10 +2,10 @@
 
     V(x) = (1 - e) sigmoid(z_fine(f(x)))  +  e sigmoid(z_coarse(|f - f_A|, |f - f_B|))
 
-z_fine is a small network on all features. z_coarse sees only how far the features are from those of A and of B: it cannot tell
-channels apart, so whatever makes progress keeps a share e of the importance however wrong the fine network is. Both live
-in log space, ln sigmoid(z) = -softplus(-z), so values of 1e-12 and less do not underflow, and V > 0 everywhere: the bias
-force 2 kT grad ln V stays finite on the boundary of A.
+z_fine is a small network on all features. z_coarse sees only how far the features are from those of A and of B: it
+cannot tell channels apart, so whatever makes progress keeps a share e of the importance however wrong the fine
+network is. Both live in log space, ln sigmoid(z) = -softplus(-z), so values of 1e-12 and less do not underflow, and V
+> 0 everywhere: the bias force 2 kT grad ln V stays finite on the boundary of A.
 
 Exactness never depends on V; only the variance does. The boundary values (1 in B, 0 in A and D) are applied where a
 walker is labelled, and in `committor`.
@@ -16,7 +16,8 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from pickle import UnpicklingError
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -24,14 +25,16 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from .errors import StorageError, bad_input
-from .features import fingerprint
-from .problem import FIRST_OTHER, OUTSIDE, SOURCE, TARGET, Problem
+from .features import evaluate, fingerprint
+from .problem import OUTSIDE, TARGET, Problem
 
 FORMAT = 1
 
 
 def _network(width: int, hidden: int, rng: np.random.Generator) -> nn.Sequential:
-    layers = nn.Sequential(nn.Linear(width, hidden), nn.SiLU(), nn.Linear(hidden, hidden), nn.SiLU(), nn.Linear(hidden, 1))
+    layers = nn.Sequential(
+        nn.Linear(width, hidden), nn.SiLU(), nn.Linear(hidden, hidden), nn.SiLU(), nn.Linear(hidden, 1)
+    )
     layers = layers.double()
     with torch.no_grad():
         for layer in (layers[0], layers[2]):
@@ -53,15 +56,20 @@ class ValueFunction(nn.Module):
     ----------
     features
         Torch module, positions (n, n_atoms, 3) in nm -> (n, k).
-    mean, scale
-        (k,), the standardisation of the features.
-    center_source, center_target
-        (k,), features typical of A and of B, for the coarse part.
+    statistics
+        From `feature_statistics`: mean and scale (k,), the standardisation of the features, and center_source and
+        center_target (k,), standardised features typical of A and of B, for the coarse part.
     coarse_share
         e, the share of the coarse part, between 0 and 1.
     rng
         Draws the initial weights.
     """
+
+    if TYPE_CHECKING:  # TorchScript cannot read these
+        mean: Tensor
+        scale: Tensor
+        center_source: Tensor
+        center_target: Tensor
 
     def __init__(
         self,
@@ -112,7 +120,9 @@ class ValueFunction(nn.Module):
             log_v: NDArray[np.float64] = self(torch.as_tensor(positions)).numpy()
         if not np.isfinite(log_v).all():
             bad = int(np.flatnonzero(~np.isfinite(log_v))[0])
-            raise bad_input("value", "a finite ln V", f"{log_v[bad]} for walker {bad}", "check the features on that structure")
+            raise bad_input(
+                "value", "a finite ln V", f"{log_v[bad]} for walker {bad}", "check the features on that structure"
+            )
         return log_v
 
     @torch.jit.ignore
@@ -147,7 +157,9 @@ class ValueFunction(nn.Module):
     def save(self, path: str | Path, problem: Problem) -> None:
         """Write to a file that `ValueFunction.load` reads; opens with torch.load(weights_only=True)."""
         state = {k: torch.as_tensor(v) for k, v in self.arrays().items()}
-        torch.save({"format": FORMAT, "fingerprint": fingerprint(self.features, problem.positions), "state": state}, path)
+        torch.save(
+            {"format": FORMAT, "fingerprint": fingerprint(self.features, problem.positions), "state": state}, path
+        )
 
     @classmethod
     def load(cls, path: str | Path, problem: Problem) -> ValueFunction:
@@ -162,34 +174,37 @@ class ValueFunction(nn.Module):
         """
         try:
             data = torch.load(path, weights_only=True)
-            found = data["fingerprint"]
-        except (OSError, RuntimeError, KeyError, TypeError, ValueError) as error:
-            raise StorageError(f"cannot read a value function from {path}: {error}") from None
+            found, state = str(data["fingerprint"]), dict(data["state"])
+        except (OSError, EOFError, UnpicklingError, RuntimeError, KeyError, TypeError, ValueError) as error:
+            reason = (str(error) or type(error).__name__).splitlines()[0]
+            raise StorageError(f"cannot read a value function from {path}: {reason}") from None
         expected = fingerprint(problem.features, problem.positions)
         if found.split(":")[0] != expected.split(":")[0] or found != expected:
-            raise bad_input("value", f"a value function for this problem's features ({expected})", found, "train a new one")
-        return cls.from_arrays(problem.features, {k: v.numpy() for k, v in data["state"].items()})
+            raise bad_input(
+                "value", f"a value function for this problem's features ({expected})", found, "train a new one"
+            )
+        return cls.from_arrays(problem.features, {k: v.numpy() for k, v in state.items()})
 
     @torch.jit.ignore
     def check_problem(self, problem: Problem) -> None:
         """Raise `InputError` if this function was made for other features than those of `problem`."""
         mine, theirs = (fingerprint(m, problem.positions) for m in (self.features, problem.features))
         if mine != theirs:
-            raise bad_input("value", f"a value function for this problem's features ({theirs})", mine, "train a new one")
+            raise bad_input(
+                "value", f"a value function for this problem's features ({theirs})", mine, "train a new one"
+            )
 
 
 def feature_statistics(
     problem: Problem, samples: NDArray[np.float64], source: NDArray[np.float64], target: NDArray[np.float64]
 ) -> dict[str, NDArray[np.float64]]:
     """Return the standardisation of a ValueFunction from structures (n, n_atoms, 3): all, in A, and in B."""
-    with torch.no_grad():
-        f, a, b = (problem.features(torch.as_tensor(x)).numpy() for x in (samples, source, target))
+    f, a, b = (evaluate(problem.features, x) for x in (samples, source, target))
     mean, scale = f.mean(0), f.std(0)
     scale = np.where(scale > 1e-3 * max(float(scale.max()), 1e-12), scale, max(float(scale.max()), 1e-12))
-    return {"mean": mean, "scale": scale, "center_source": (a.mean(0) - mean) / scale, "center_target": (b.mean(0) - mean) / scale}
-
-
-def is_failure(codes: NDArray[np.int8]) -> NDArray[np.bool_]:
-    """Return which region codes end a path as a failure: A or one of the others."""
-    failed: NDArray[np.bool_] = (codes == SOURCE) | (codes >= FIRST_OTHER)
-    return failed
+    return {
+        "mean": mean,
+        "scale": scale,
+        "center_source": (a.mean(0) - mean) / scale,
+        "center_target": (b.mean(0) - mean) / scale,
+    }

@@ -3,8 +3,9 @@
     G = W V(x) / (W_0 V(x_0))        G > high: split,   G < low: roulette,   both keep the expected weight
 
 W is the exact path weight of everything that happened to a walker (bias, splitting, roulette, the draw of its root).
-For any positive V, and thresholds fixed by the past alone, the sum of the weights that arrive in B is an unbiased estimate of the
-expected number of A -> B transitions among the exits. Every frame is stored once; branches share their prefix.
+For any positive V, and thresholds fixed by the past alone, the sum of the weights that arrive in B is an unbiased
+estimate of the expected number of A -> B transitions among the exits. Every frame is stored once; branches share
+their prefix.
 """
 
 from __future__ import annotations
@@ -29,8 +30,8 @@ LogValue = Callable[[Array], Array]
 class Roots:
     """Exits to start from.
 
-    positions (n, n_atoms, 3) outside A; priors, the structures before them; log_weights (n,); biased (n,), who feels the
-    bias; batches (n,), whose root it is: batches walk side by side and never meet.
+    positions (n, n_atoms, 3) outside A; priors, the structures before them; log_weights (n,); biased (n,), who feels
+    the bias; batches (n,), whose root it is: batches walk side by side and never meet.
     """
 
     positions: Array
@@ -44,8 +45,8 @@ class Roots:
 class Frames:
     """What the tree does not hold of its frames, in the same order, for learning.
 
-    log_weights (n_frames,) on arrival, before branching; codes (n_frames,) region codes; blocks: offsets of the frames that were
-    recorded at the same time.
+    log_weights (n_frames,) on arrival, before branching; codes (n_frames,) region codes; blocks: offsets of the
+    frames that were recorded at the same time.
     """
 
     log_weights: Array
@@ -57,8 +58,8 @@ class Frames:
 class Walk:
     """The outcome: paths as a tree, per-root sums, and what a person wants to know.
 
-    `success` and `ended` (n_roots,) are the sums over a root's paths of the weight relative to the root's own weight that
-    ended in B, and anywhere: E[success] is the committor of the exit, E[ended] = 1.
+    `success` and `ended` (n_roots,) are the sums over a root's paths of the weight relative to the root's own weight
+    that ended in B, and anywhere: E[success] is the committor of the exit, E[ended] = 1.
     """
 
     tree: PathTree
@@ -80,8 +81,12 @@ class _Population:
 
     def take(self, rows: NDArray[np.intp] | NDArray[np.bool_]) -> _Population:
         return _Population(
-            self.positions[rows], self.log_weights[rows], self.log_reference[rows],
-            self.root[rows], self.biased[rows], self.frame[rows],
+            self.positions[rows],
+            self.log_weights[rows],
+            self.log_reference[rows],
+            self.root[rows],
+            self.biased[rows],
+            self.frame[rows],
         )
 
     def offspring(self, children: Offspring) -> _Population:
@@ -143,7 +148,8 @@ def walk(
     frame_stride
         A frame is recorded every this many lags, and at the start and end of a path.
     max_walkers
-        A larger population of one batch is thinned to this number by systematic resampling, which keeps expected weights.
+        A larger population of one batch is thinned to this number by systematic resampling, which keeps expected
+        weights.
     max_lags
         A walk that is not over by then is an error: an unseen trap between A and B.
 
@@ -160,13 +166,21 @@ def walk(
     frame = record.add(roots.positions, first, roots.log_weights, codes, 1)
     log_reference = roots.log_weights + log_value(roots.positions)
     everyone = _Population(
-        roots.positions, roots.log_weights.copy(), log_reference, np.arange(n, dtype=np.int32), roots.biased.copy(), frame
+        roots.positions,
+        roots.log_weights.copy(),
+        log_reference,
+        np.arange(n, dtype=np.int32),
+        roots.biased.copy(),
+        frame,
     )
     alive = _retire(record, everyone, codes)
     n_lags = peak = 0
     while len(alive.root):
         if n_lags >= max_lags:
-            raise RlisError(f"{len(alive.root)} walkers did not reach any region in {max_lags} lags; give the trap as a region in `others`")
+            raise RlisError(
+                f"{len(alive.root)} walkers did not reach any region in {max_lags} lags; "
+                "give the trap as a region in `others`"
+            )
         n_lags += 1
         peak = max(peak, len(alive.root))
         _move(engine, alive)
@@ -191,7 +205,9 @@ def _move(engine: Engine, alive: _Population) -> None:
 def _record_frames(record: _Recorder, alive: _Population, codes: NDArray[np.int8], n_lags: int, stride: int) -> None:
     rows = np.ones(len(codes), dtype=bool) if n_lags % stride == 0 else codes != OUTSIDE
     if rows.any():
-        alive.frame[rows] = record.add(alive.positions[rows], alive.frame[rows], alive.log_weights[rows], codes[rows], n_lags + 1)
+        alive.frame[rows] = record.add(
+            alive.positions[rows], alive.frame[rows], alive.log_weights[rows], codes[rows], n_lags + 1
+        )
 
 
 def _retire(record: _Recorder, alive: _Population, codes: NDArray[np.int8]) -> _Population:
@@ -203,7 +219,12 @@ def _retire(record: _Recorder, alive: _Population, codes: NDArray[np.int8]) -> _
 
 
 def _branch(
-    alive: _Population, batches: NDArray[np.int32], log_value: LogValue, window: Window, max_walkers: int, rng: np.random.Generator
+    alive: _Population,
+    batches: NDArray[np.int32],
+    log_value: LogValue,
+    window: Window,
+    max_walkers: int,
+    rng: np.random.Generator,
 ) -> _Population:
     log_v = log_value(alive.positions)
     children = branch(alive.log_weights + log_v - alive.log_reference, window, rng)

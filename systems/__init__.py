@@ -1,6 +1,7 @@
 """Ready systems: one module each, with `build(**options) -> Problem`, `describe()` and reference numbers.
 
-Add your own beside these: a module with a `build` function whose keyword arguments are its options appears in `rlis systems` by itself.
+Add your own beside these: a module with a `build` function whose keyword arguments are its options appears in `rlis
+systems` by itself.
 """
 
 from __future__ import annotations

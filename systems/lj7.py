@@ -75,14 +75,28 @@ def build(
     structures = minima()
     regions = {name: Region.ball(feature, _feature_of(structures[name]), radius, name) for name in used}
     options = {
-        "source": source, "target": target, "others": list(others), "beta": float(beta),
-        "timestep": timestep, "lag_steps": lag_steps, "radius": radius,
+        "source": source,
+        "target": target,
+        "others": list(others),
+        "beta": float(beta),
+        "timestep": timestep,
+        "lag_steps": lag_steps,
+        "radius": radius,
     }
     return Problem(
-        make_system(), structures[source], make_topology(),
-        source=regions[source], target=regions[target], others=[regions[name] for name in others],
-        temperature=1.0 / (beta * BOLTZMANN), friction=1.0, timestep=timestep, lag_steps=lag_steps, dimensions=2,
-        references={name: structures[name] for name in used}, recipe={"system": "lj7", "options": options},
+        make_system(),
+        structures[source],
+        make_topology(),
+        source=regions[source],
+        target=regions[target],
+        others=[regions[name] for name in others],
+        temperature=1.0 / (beta * BOLTZMANN),
+        friction=1.0,
+        timestep=timestep,
+        lag_steps=lag_steps,
+        dimensions=2,
+        references={name: structures[name] for name in used},
+        recipe={"system": "lj7", "options": options},
     )
 
 
@@ -150,7 +164,13 @@ def _minima() -> tuple[NDArray[np.float64], ...]:
         if len(found) == len(NAMES):
             break
         start = rng.uniform(-1.3, 1.3, size=2 * N_ATOMS)
-        fit = minimize(energy_and_gradient, start, jac=True, method="L-BFGS-B", options={"ftol": 1e-15, "gtol": 1e-10, "maxiter": 5000})
+        fit = minimize(
+            energy_and_gradient,
+            start,
+            jac=True,
+            method="L-BFGS-B",
+            options={"ftol": 1e-15, "gtol": 1e-10, "maxiter": 5000},
+        )
         if fit.fun > -11.0 or any(abs(fit.fun - energy) < 1e-6 for energy, _ in found):
             continue
         structure = np.zeros((N_ATOMS, 3))

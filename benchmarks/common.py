@@ -1,0 +1,64 @@
+"""What the studies share: run one command line once, and keep what it gave."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+RUNS = Path("runs/benchmarks")
+Row = dict[str, Any]
+
+
+def rlis(*arguments: str) -> None:
+    """Run the command line `rlis`; a non-zero exit status stops the study."""
+    command = [sys.executable, "-c", "from openmm_rlis.cli import main; raise SystemExit(main())", *arguments]
+    subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+
+
+def once(name: str, *arguments: str) -> Row:
+    """Return the result.json of a run, made now unless it was finished before; a half-finished run is resumed."""
+    out = RUNS / name
+    if not (out / "result.json").exists():
+        RUNS.mkdir(parents=True, exist_ok=True)
+        rlis("resume", str(out)) if out.exists() else rlis(*arguments, "--out", str(out))
+    result: Row = json.loads((out / "result.json").read_text())
+    return result
+
+
+def lj7(method: str, source: str, target: str, beta: float, seed: int, error: float, *more: str) -> Row:
+    """Return the result of `rlis run` or `rlis brute` on LJ7 with C0 and C1 absorbing wherever they are not an end."""
+    tag = "-".join(part.replace("settings.", "").replace("=", "") for part in more if part != "--set")
+    name = f"{method}-{source}-{target}-{beta:g}-{error:g}-{seed}" + (f"-{tag}" if tag else "")
+    return once(
+        name, method, "lj7", "--from", source, "--to", target, "--beta", f"{beta:g}", "--seed", str(seed),
+        "--target-error", f"{error:g}", *more,
+    )  # fmt: skip
+
+
+def rate(result: Row) -> tuple[float, float]:
+    """Return (value, standard error) of the rate, 1/ps."""
+    return float(result["rate"]["value"]), float(result["rate"]["standard_error"])
+
+
+def evaluations(result: Row, part: str = "total") -> float:
+    """Return force evaluations of a part of the run."""
+    return float(result["cost"]["force_evaluations"][part])
+
+
+def save(name: str, lines: list[str]) -> None:
+    """Write a table into benchmarks/results/ and show it."""
+    folder = Path(__file__).parent / "results"
+    folder.mkdir(exist_ok=True)
+    text = "\n".join(lines) + "\n"
+    (folder / f"{name}.md").write_text(text)
+    print(text)
+
+
+def mean_and_error(values: list[float]) -> tuple[float, float]:
+    """Return the mean and its standard error over independent values."""
+    return float(np.mean(values)), float(np.std(values, ddof=1) / np.sqrt(len(values)))
