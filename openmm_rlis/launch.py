@@ -252,6 +252,8 @@ def _follow(child: subprocess.Popen[str], name: str, display: Display) -> int:
                 display.show(name, Snapshot.from_mapping(json.loads(line)["progress"]))
             elif line.strip():
                 print(f"{name}: {line.rstrip()}", file=sys.stderr, flush=True)
+    if child.returncode < 0:  # nothing else would say so: out of memory looks like this
+        print(f"error: {name}: its process was ended by signal {-child.returncode}", file=sys.stderr, flush=True)
     return child.returncode
 
 
