@@ -93,6 +93,8 @@ class Problem:
         self.n_atoms = system.getNumParticles()
         self.positions = as_positions(positions, self.n_atoms)
         self.topology = topology
+        if not isinstance(others, Sequence):
+            raise bad_input("others", "a list of Regions", type(others).__name__, "write others=[region]")
         self.source, self.target, self.others = source, target, tuple(others)
         self.temperature = as_float(temperature, "temperature")
         self.kT = thermal_energy(self.temperature)

@@ -93,9 +93,10 @@ def find_target(problem: Problem, engine: Engine, rng: np.random.Generator, max_
                     return x[found]
         except DivergedError:
             break
+    name = problem.target.name
     raise UnreachableError(
-        f"target: expected a region that can be reached, got no structure in {problem.target.name} up to "
-        f"{factor:g} times the temperature; check the region, or give a structure of it in references={{{problem.target.name!r}: ...}}"
+        f"target: expected a region that can be reached, got no structure in {name} up to {factor:g} times the "
+        f"temperature; check the region, or give a structure of it in references={{{name!r}: ...}}"
     )
 
 

@@ -164,7 +164,7 @@ def walk(
     codes = engine.problem.label(roots.positions)
     first = record.add(roots.priors, np.full(n, -1, np.int32), roots.log_weights, np.ones(n, np.int8), 0)
     frame = record.add(roots.positions, first, roots.log_weights, codes, 1)
-    log_reference = roots.log_weights + log_value(roots.positions)
+    log_reference = roots.log_weights + (log_value(roots.positions) if n else np.zeros(0))
     everyone = _Population(
         roots.positions,
         roots.log_weights.copy(),
