@@ -1,0 +1,36 @@
+"""Executor: one process or several, the same answers in the same order."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+
+import pytest
+
+from openmm_rlis.executor import make_executor
+
+
+def squares(batches: Sequence[int]) -> list[int]:
+    return [b * b for b in batches]
+
+
+def process(batches: Sequence[int]) -> list[int]:
+    return [os.getpid() for _ in batches]
+
+
+def test_one_worker_stays_in_this_process() -> None:
+    with make_executor(1) as spread:
+        assert spread(squares, [3, 1, 2]) == [9, 1, 4]
+        assert spread(process, range(2)) == [os.getpid()] * 2
+        assert spread(squares, []) == []
+
+
+@pytest.mark.slow
+def test_two_workers_are_two_processes_and_keep_the_order() -> None:
+    with make_executor(2) as spread:
+        assert spread(squares, [3, 1, 2, 5, 4]) == [9, 1, 4, 25, 16]
+        assert spread(squares, [7]) == [49]
+        assert spread(squares, []) == []
+        assert os.getpid() not in spread(process, range(4))
+        with pytest.raises(ZeroDivisionError):
+            spread(lambda batches: [1 // 0 for _ in batches], range(2))

@@ -1,0 +1,117 @@
+"""Learning: root weights, plans, and rounds that teach V what it should know.
+
+Stochastic asserts: 64 replicas, Student |t| < 4.5 (false alarm 3e-5).
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+from systems_1d import double_well
+
+from openmm_rlis.config import Settings
+from openmm_rlis.engine import Engine
+from openmm_rlis.flux import FluxRun, initial_state, run_flux
+from openmm_rlis.learning import Lesson, choose_roots, cold_start, learn_round, make_engine, make_plan
+from openmm_rlis.value import ValueFunction
+
+LINE = double_well(6.0, 0.5)
+SETTINGS = Settings(n_batches=8, replicas=8, learning_roots=200, n_slots=256)
+
+
+@pytest.fixture(scope="module")
+def start() -> tuple[Engine, FluxRun, Lesson]:
+    problem = LINE.problem()
+    engine = Engine(problem, 256)
+    engine.reseed(np.random.default_rng(1))
+    run = run_flux(engine, run_flux(engine, initial_state(problem, 64), 100).state, 300)
+    return engine, run, cold_start(engine, run, SETTINGS, np.random.default_rng(2))
+
+
+def test_root_weights_undo_the_choice(start: tuple[Engine, FluxRun, Lesson]) -> None:
+    """E[sum_j w_j h(x_j)] is the mean of h over the pool, here for h = q, V and 1."""
+    _, run, lesson = start
+    log_v = lesson.value.log_value(run.exits)
+    q = LINE.committor(run.exits)
+    sums = []
+    for i in range(64):
+        roots = choose_roots(lesson.value, run.exits, run.priors, 20, SETTINGS, np.random.default_rng(i), batch=3)
+        weights = np.exp(roots.log_weights)
+        sums.append([weights.sum(), weights @ LINE.committor(roots.positions)])
+        assert (roots.batches == 3).all() and not roots.biased.any()
+    for column, truth in zip(np.array(sums).T, (1.0, q.mean()), strict=True):
+        assert abs(column.mean() - truth) < 4.5 * column.std(ddof=1) / 8.0
+    assert np.isfinite(log_v).all()
+
+
+def test_a_share_of_roots_feels_the_bias(start: tuple[Engine, FluxRun, Lesson]) -> None:
+    _, run, lesson = start
+    settings = SETTINGS.model_copy(update={"bias_scale": 0.5, "unbiased_share": 0.25})
+    roots = choose_roots(lesson.value, run.exits, run.priors, 4000, settings, np.random.default_rng(1))
+    assert abs(roots.biased.mean() - 0.75) < 4.5 * math.sqrt(0.25 * 0.75 / 4000)  # false alarm 7e-6
+
+
+def test_engines_bias_only_when_asked(start: tuple[Engine, FluxRun, Lesson]) -> None:
+    value = start[2].value
+    assert make_engine(LINE.problem(), SETTINGS, None, value).bias is None
+    assert make_engine(LINE.problem(), SETTINGS.model_copy(update={"bias_scale": 1.0}), None, None).bias is None
+    assert make_engine(LINE.problem(), SETTINGS.model_copy(update={"bias_scale": 1.0}), None, value).bias is not None
+
+
+def test_rounds_learn_and_keep_what_they_were_given(start: tuple[Engine, FluxRun, Lesson]) -> None:
+    """After three rounds ln V at the exits is nearer to ln q than after the cold start; P is in sight."""
+    engine, run, first = start
+    before = {k: v.copy() for k, v in first.value.arrays().items()}
+    value, replay, infos = first.value, [], []
+    for i in range(3):
+        lesson = learn_round(engine, value, replay, run, SETTINGS, np.random.default_rng([3, i]))
+        value, replay = lesson.value, [*replay, lesson.samples]
+        infos.append(lesson.info)
+    assert all(np.array_equal(before[k], v) for k, v in first.value.arrays().items())
+    x = np.zeros((20, 1, 3))
+    x[:, 0, 0] = np.linspace(-0.6, 0.7, 20)
+    log_q = np.log(LINE.committor(x))
+    assert np.abs(value.log_value(x) - log_q).mean() < np.abs(first.value.log_value(x) - log_q).mean()
+    exact = LINE.committor(run.exits).mean()
+    mean = np.mean([i["success_probability"] for i in infos])
+    spread = np.sqrt(np.sum([i["relative_variance_per_root"] * i["success_probability"] ** 2 for i in infos]) / 200) / 3
+    assert abs(mean - exact) < 5.0 * spread
+    numbers = {"ended", "evaluations_per_root", "frames_per_root", "success_frames_per_root", "lags", "peak", "loss"}
+    assert numbers <= set(infos[0])
+
+
+def test_plans_divide_the_effort(start: tuple[Engine, FluxRun, Lesson]) -> None:
+    _, run, lesson = start
+    problem = LINE.problem()
+
+    def plan(variance: float, error: float = 0.1, budget: float = math.inf) -> tuple[int, int]:
+        info = {
+            "evaluations_per_root": 500.0, "relative_variance_per_root": variance,
+            "success_frames_per_root": 2.0, "frames_per_root": 10.0,
+        }  # fmt: skip
+        made = make_plan(problem, lesson.value, run, 300, [info], SETTINGS, error, budget)
+        assert made.frames_per_root == pytest.approx(2.0 + SETTINGS.failure_share * 10.0)
+        return made.flux_lags, made.n_roots
+
+    assert plan(400.0)[1] > plan(40.0)[1]
+    tight, loose = plan(40.0, 0.02), plan(40.0, 0.04)
+    assert tight[0] == pytest.approx(4 * loose[0], rel=0.1) and tight[1] == pytest.approx(4 * loose[1], rel=0.1)
+    assert plan(float("nan"))[1] > 16
+    assert plan(40.0, budget=0.0) == (20, 16)
+    info = {"evaluations_per_root": 500.0, "relative_variance_per_root": 4e4}
+    info |= {"success_frames_per_root": 1.0, "frames_per_root": 1.0}
+    made = make_plan(problem, lesson.value, run, 300, [info], SETTINGS, 0.02, 4e6)
+    foreseen = SETTINGS.n_batches * made.evaluations(SETTINGS.replicas, problem.lag_steps, 500.0)
+    assert foreseen == pytest.approx(4e6, rel=0.05)
+
+
+def test_the_same_stream_teaches_the_same(start: tuple[Engine, FluxRun, Lesson]) -> None:
+    engine, run, first = start
+    found = []
+    for used in (engine, Engine(LINE.problem(), 256)):
+        lesson = learn_round(used, first.value, [first.samples], run, SETTINGS, np.random.default_rng(8))
+        found.append(lesson.value.arrays())
+    assert all(np.array_equal(found[0][k], found[1][k]) for k in found[0])
+    assert isinstance(lesson.value, ValueFunction)

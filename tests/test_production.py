@@ -1,0 +1,143 @@
+"""Production: the expected transitions of a stretch, kept paths, and groups that change no expectation.
+
+Stochastic asserts: every batch is a replica (64 of them), spread between batches, Student |t| < 4.5 (false alarm 3e-5).
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from systems_1d import Line, double_well, triple_well
+
+from openmm_rlis.config import Settings
+from openmm_rlis.flux import FluxState, initial_state, run_flux
+from openmm_rlis.learning import Plan, make_engine
+from openmm_rlis.production import GroupRecord, Task, join_roots, produce, stream
+from openmm_rlis.value import ValueFunction
+
+BATCHES = 64
+DOUBLE, TRIPLE = double_well(4.0, 0.5), triple_well(8.0, 0.4)
+SETTINGS = Settings(n_batches=BATCHES, replicas=4, failure_share=0.3, n_slots=256)
+
+
+def wrong_value(line: Line, seed: int = 1) -> ValueFunction:
+    problem, rng = line.problem(), np.random.default_rng(seed)
+    ends = {"center_source": np.array([-1.0, 0.0, 0.0]), "center_target": np.array([1.0, 0.0, 0.0])}
+    value = ValueFunction(problem.features, {"mean": np.zeros(3), "scale": np.ones(3), **ends}, rng=rng)
+    arrays = value.arrays()
+    for name in ("fine.4.weight", "coarse.4.weight"):
+        arrays[name] = rng.normal(0.0, 1.0, arrays[name].shape)
+    return ValueFunction.from_arrays(problem.features, arrays)
+
+
+def settled(line: Line, n: int) -> FluxState:
+    problem = line.problem()
+    engine = make_engine(problem, SETTINGS, None, None)
+    engine.reseed(np.random.default_rng(1))
+    return run_flux(engine, initial_state(problem, n), 400, keep_exits=False).state
+
+
+def produced(line: Line, settings: Settings = SETTINGS, lags: int = 250) -> GroupRecord:
+    value = wrong_value(line)
+    engine = make_engine(line.problem(), settings, None, value)
+    state = settled(line, BATCHES * settings.replicas)
+    plan = Plan(lags, 24, 1.0)
+    return produce(engine, value, state, settings, plan, np.random.default_rng(5), range(BATCHES), 3)
+
+
+def agree(samples: NDArray[np.float64], truth: float) -> bool:
+    return bool(abs(samples.mean() - truth) < 4.5 * samples.std(ddof=1) / np.sqrt(len(samples)))
+
+
+@pytest.mark.parametrize(
+    ("line", "bias_scale"), [(DOUBLE, 0.0), (TRIPLE, 0.0), (DOUBLE, 1.0)], ids=["double", "triple", "double biased"]
+)
+def test_transitions_agree_with_the_exact_rate(line: Line, bias_scale: float) -> None:
+    made = produced(line, SETTINGS.model_copy(update={"bias_scale": bias_scale, "hold_steps": 3}))
+    time = np.array([r.time for r in made.batches])
+    assert time == pytest.approx(SETTINGS.replicas * 250 * line.timestep * line.lag_steps)
+    exact = line.chain.endless
+    assert agree(np.array([r.transitions for r in made.batches]) / time, exact.rate)
+    assert agree(np.array([r.n_exits for r in made.batches]) / time, exact.flux)
+    ended = np.array([r.ended for r in made.batches])
+    assert agree(ended[np.isfinite(ended)], 1.0)
+
+
+@pytest.fixture(scope="module")
+def made() -> GroupRecord:
+    return produced(DOUBLE)
+
+
+def test_kept_paths_carry_the_weights(made: GroupRecord) -> None:
+    for batch, record in enumerate(made.batches):
+        assert record.tree is not None
+        won = record.tree.labels == 2
+        assert np.exp(record.tree.log_weights[won]).sum() == pytest.approx(record.transitions, rel=1e-12)
+        assert record.root_weights.sum() == pytest.approx(record.transitions, rel=1e-12)
+        assert (record.tree.batch, record.tree.round) == (batch, 3)
+        assert record.tree.roots.size == 0 or 0 <= record.tree.roots.min() <= record.tree.roots.max() < 24
+        by_root = np.bincount(record.tree.roots[won], np.exp(record.tree.log_weights[won]), minlength=24)
+        assert by_root == pytest.approx(record.root_weights, rel=1e-12)
+
+
+def test_kept_failures_are_unbiased(made: GroupRecord) -> None:
+    """Kept failures stand for all: their weight is n_exits ended - transitions on average; difference over batches."""
+    difference = []
+    for record in made.batches:
+        assert record.tree is not None
+        lost = np.exp(record.tree.log_weights[record.tree.labels != 2]).sum()
+        difference.append((lost + record.transitions - record.n_exits * record.ended) / record.n_exits)
+    assert agree(np.array(difference), 0.0)
+    assert np.std(difference) > 0.0
+
+
+def test_all_or_no_failures_can_be_kept() -> None:
+    for share in (0.0, 1.0):
+        group = produced(DOUBLE, SETTINGS.model_copy(update={"failure_share": share}), lags=30)
+        for record in group.batches:
+            if record.tree is None:
+                continue
+            weight = np.exp(record.tree.log_weights).sum()
+            expected = record.transitions if share == 0.0 else record.n_exits * record.ended
+            assert weight == pytest.approx(expected, rel=1e-9)
+
+
+def test_costs_add_up(made: GroupRecord) -> None:
+    assert made.flux_evaluations == BATCHES * SETTINGS.replicas * 250 * DOUBLE.lag_steps
+    assert made.walk_evaluations > 0 and made.network_calls == 0
+    assert len(made.state.positions) == BATCHES * SETTINGS.replicas
+
+
+def test_a_stretch_without_exits_counts_as_zero() -> None:
+    line = double_well(30.0, 0.5, timestep=0.001)
+    settings = SETTINGS.model_copy(update={"n_batches": 2, "replicas": 1})
+    value = wrong_value(line)
+    engine = make_engine(line.problem(), settings, None, value)
+    state = initial_state(line.problem(), 2)
+    group = produce(engine, value, state, settings, Plan(2, 16, 1.0), np.random.default_rng(1), (0, 1), 0)
+    for record in group.batches:
+        assert (record.n_exits, record.transitions, record.tree) == (0, 0.0, None)
+        assert np.isnan(record.ended) and record.time > 0 and len(record.root_weights) == 0
+
+
+def test_tasks_do_their_groups_in_any_order() -> None:
+    settings = SETTINGS.model_copy(update={"n_batches": 4, "replicas": 2})
+    value = wrong_value(DOUBLE)
+    task = Task(
+        DOUBLE.problem(), value.arrays(), settings, Plan(60, 16, 1.0), settled(DOUBLE, 8), ((0, 1), (2, 3)), 7, 2, None
+    )
+    both, second = task([0, 1]), task([1])
+    assert [r.transitions for r in both[1].batches] == [r.transitions for r in second[0].batches]
+    assert np.array_equal(both[1].state.positions, second[0].state.positions)
+    assert [r.tree.batch for g in both for r in g.batches if r.tree is not None] == [0, 1, 2, 3]
+
+
+def test_streams_differ_by_key() -> None:
+    first = [stream(1, *key).random() for key in ((4, 0, 0), (4, 0, 1), (4, 1, 0), (3, 0, 0), (4, 0, 0))]
+    assert first[0] == first[4] and len(set(first)) == 4
+    assert stream(2, 4, 0, 0).random() != first[0]
+
+
+def test_joining_no_roots() -> None:
+    assert join_roots([], 5).positions.shape == (0, 5, 3)
