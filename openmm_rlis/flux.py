@@ -106,14 +106,16 @@ def run_flux(engine: Engine, state: FluxState, n_lags: int, keep_exits: bool = T
 def equilibrate(
     engine: Engine,
     n_replicas: int,
-    first_window: int = 64,
-    max_windows: int = 8,
+    first_window: int = 128,
+    max_windows: int = 9,
+    resolution: float = 0.03,
     report: Callable[[int, float], None] | None = None,
 ) -> tuple[FluxRun, int]:
     """Run replicas from the start structure until the exit rate no longer drifts.
 
-    Windows double in length; the run ends when the exit counts of the two halves of a window agree within two
-    standard errors, both taken over replicas. The last window is returned and is the only one whose exits are used.
+    Windows double in length. The run ends, after three windows at least, when the exit rates of a window and of the one
+    before it agree within 2.5 standard errors of their difference (taken over replicas), and this error is below
+    `resolution` of the rate, so that agreement means something. The last window is returned; nothing before it is used.
 
     Returns
     -------
@@ -127,35 +129,25 @@ def equilibrate(
     InputError
         No replica ever left A.
     """
-    state, half = initial_state(engine.problem, n_replicas), first_window
+    state, n_lags, before = initial_state(engine.problem, n_replicas), first_window, None
     for window in range(max_windows):
-        first = run_flux(engine, state, half)
-        second = run_flux(engine, first.state, half)
-        run, state = _join(first, second), second.state
+        run = run_flux(engine, state, n_lags)
+        state = run.state
         if report is not None:
             report(window, run.n_exits.sum() / run.time)
-        difference = second.n_exits - first.n_exits
-        drift = abs(difference.mean()) / (difference.std(ddof=1) / np.sqrt(n_replicas) + 1e-300)
-        if run.n_exits.sum() >= 10 * np.sqrt(n_replicas) and drift < 2.0 and window > 0:
-            return run, 2 * half
-        half *= 2
-    if run.n_exits.sum() == 0:
-        raise bad_input(
-            "source",
-            "a region that the dynamics leaves now and then",
-            f"no exit in {run.time:.3g} ps",
-            "make it smaller",
-        )
-    return run, half
-
-
-def _join(a: FluxRun, b: FluxRun) -> FluxRun:
-    return FluxRun(
-        b.state,
-        np.concatenate([a.exits, b.exits]),
-        np.concatenate([a.priors, b.priors]),
-        np.concatenate([a.replica, b.replica]),
-        a.hits + b.hits,
-        a.n_exits + b.n_exits,
-        a.time + b.time,
-    )
+        if run.n_exits.sum() == 0 and window == max_windows - 1:
+            raise bad_input(
+                "source",
+                "a region that the dynamics leaves now and then",
+                f"no exit in {run.time:.3g} ps",
+                "make it smaller",
+            )
+        rates = run.n_exits / n_lags
+        if before is not None and window >= 2 and rates.any():
+            difference = rates - before
+            error = difference.std(ddof=1) / np.sqrt(n_replicas)
+            if abs(difference.mean()) < 2.5 * error < 2.5 * resolution * rates.mean():
+                return run, n_lags
+        before = rates
+        n_lags *= 2
+    return run, n_lags // 2

@@ -122,8 +122,8 @@ class Result:
         table = self._production.ended
         if not table.size or np.isnan(table).all():
             return Estimate(float("nan"), float("inf"), (0.0, float("inf")), 0)
-        per_batch = np.nanmean(table, axis=0)
-        return estimators.mean(per_batch[np.isfinite(per_batch)])
+        seen = table[:, ~np.isnan(table).all(axis=0)]  # a batch may have had no exit yet
+        return estimators.mean(np.nanmean(seen, axis=0))
 
     @cached_property
     def paths(self) -> PathEnsemble:
