@@ -179,6 +179,10 @@ class Result:
 
     def _alarms(self, found: Mapping[str, Any]) -> list[str]:
         alarms = []
+        if any(info.get("settled") is False for info in self._infos):
+            alarms.append(
+                "the run in A did not settle before production: the flux may still drift; make A's core larger"
+            )
         n = len(self.totals.time)
         if self.n_rounds and self.rate.value == 0.0:
             alarms.append("no transition was seen: the rate is only bounded from above")

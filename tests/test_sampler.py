@@ -96,14 +96,14 @@ def test_run_agrees_with_the_exact_rate(line: Line, tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("bias_scale", [0.0, 0.5, 1.0])
+@pytest.mark.parametrize("bias_scale", [0.0, 1.0])
 @pytest.mark.parametrize("line", [double_well(8.0, 1.0), triple_well(14.0, 0.4)], ids=["double", "triple"])
 def test_rare_rates_agree_with_the_exact_ones(line: Line, bias_scale: float, tmp_path: Path) -> None:
     more = {"n_batches": 16, "learning_roots": 200, "learning_rounds": 4, "bias_scale": bias_scale}
     settings = SETTINGS.model_copy(update=more)
     problem = line.problem()
     results = [
-        rlis.run(problem, tmp_path / str(seed), seed=seed, target_relative_error=0.1, settings=settings)
+        rlis.run(problem, tmp_path / str(seed), seed=seed, target_relative_error=0.2, settings=settings)
         for seed in range(16)
     ]
     check_rates(results, line)
