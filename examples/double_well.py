@@ -1,4 +1,4 @@
-"""Your own System in thirty lines: one particle in an asymmetric double well, regions by a condition, rate by both methods."""
+"""A System of your own: one particle in an asymmetric double well, regions by a condition, rate by both methods."""
 
 import openmm
 from openmm import unit

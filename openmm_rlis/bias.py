@@ -9,9 +9,11 @@ any torch). The default is the first that works here, and falling back is said i
 
 from __future__ import annotations
 
+import io
 import logging
 import os
 import warnings
+from contextlib import redirect_stdout
 from typing import Any
 
 import numpy as np
@@ -102,7 +104,7 @@ def default_backend() -> str:
 def _load_plugin() -> str:
     """Make TorchForce usable and return "", or return why it is not."""
     try:
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), redirect_stdout(io.StringIO()):  # it prints that simtk is deprecated
             warnings.simplefilter("ignore")
             import openmmtorch  # noqa: F401
     except (ImportError, OSError) as error:
@@ -112,7 +114,7 @@ def _load_plugin() -> str:
     # mends that.
     for platform in ("Reference", "CUDA", "OpenCL"):
         path = os.path.join(folder, f"libOpenMMTorch{platform}.so")
-        if os.path.exists(path) and (platform == "Reference" or platform in _platform_names()):
+        if os.path.exists(path) and (platform == "Reference" or platform in platform_names()):
             try:
                 openmm.Platform.loadPluginLibrary(path)
             except openmm.OpenMMException as error:
@@ -121,7 +123,8 @@ def _load_plugin() -> str:
     return ""
 
 
-def _platform_names() -> list[str]:
+def platform_names() -> list[str]:
+    """Return the names of the OpenMM platforms of this installation."""
     return [openmm.Platform.getPlatform(i).getName() for i in range(openmm.Platform.getNumPlatforms())]
 
 

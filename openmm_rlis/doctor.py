@@ -19,9 +19,9 @@ def examine() -> tuple[list[str], bool]:
     lines = [f"python      {platform.python_version()} on {platform.platform()} ({sys.executable})"]
     lines += [f"{name:<11} {_version(name)}" for name in PACKAGES]
     try:
-        from .bias import _platform_names, backend_status, default_backend
+        from .bias import backend_status, default_backend, platform_names
 
-        lines.append(f"platforms   {', '.join(_platform_names())}")
+        lines.append(f"platforms   {', '.join(platform_names())}")
         lines += [f"backend     {name}: {reason or 'works'}" for name, reason in backend_status().items()]
         lines.append(f"bias        would use the backend {default_backend()}")
     except (ImportError, RlisError) as error:

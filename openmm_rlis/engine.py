@@ -19,7 +19,7 @@ import openmm
 import torch
 from numpy.typing import NDArray
 
-from .bias import bias_force, default_backend, scriptable
+from .bias import bias_force, default_backend, platform_names, scriptable
 from .errors import BackendError, DivergedError, bad_input
 from .integrators import brownian, set_coefficients
 from .problem import Problem
@@ -213,11 +213,10 @@ def _ladder(largest: int, ratio: float) -> list[int]:
 
 
 def _platform(name: str | None, packed: bool) -> openmm.Platform | None:
-    names = [openmm.Platform.getPlatform(i).getName() for i in range(openmm.Platform.getNumPlatforms())]
     if name is None:
         return openmm.Platform.getPlatformByName("Reference") if packed else None
-    if name not in names:
-        raise bad_input("platform", f"one of {', '.join(names)}", repr(name))
+    if name not in platform_names():
+        raise bad_input("platform", f"one of {', '.join(platform_names())}", repr(name))
     return openmm.Platform.getPlatformByName(name)
 
 

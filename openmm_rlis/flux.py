@@ -110,7 +110,7 @@ def equilibrate(
     max_windows: int = 9,
     resolution: float = 0.03,
     report: Callable[[int, float], None] | None = None,
-) -> tuple[FluxRun, int]:
+) -> tuple[FluxRun, int, bool]:
     """Run replicas from the start structure until the exit rate no longer drifts.
 
     Windows double in length. The run ends, after three windows at least, when the exit rates of a window and of the one
@@ -123,6 +123,8 @@ def equilibrate(
         The last window.
     n_lags
         Its length.
+    settled
+        Whether the test was passed; false when the last window was reached first.
 
     Raises
     ------
@@ -147,7 +149,7 @@ def equilibrate(
             difference = rates - before
             error = difference.std(ddof=1) / np.sqrt(n_replicas)
             if abs(difference.mean()) < 2.5 * error < 2.5 * resolution * rates.mean():
-                return run, n_lags
+                return run, n_lags, True
         before = rates
         n_lags *= 2
-    return run, n_lags // 2
+    return run, n_lags // 2, False

@@ -122,13 +122,19 @@ class Loop:
             self.engine.reseed(stream(self.seed, FLUX))
             before = self.engine.cost.force_evaluations
             n = self.settings.n_batches * self.settings.replicas
-            found, lags = equilibrate(
+            found, lags, settled = equilibrate(
                 self.engine, n, report=lambda i, j: self._tell("flux", i, message=f"exits per ps: {j:.4g}")
             )
             arrays = {**_prefixed("state", found.state.arrays()), "exits": found.exits, "priors": found.priors}
             arrays |= {"replica": found.replica, "hits": found.hits, "n_exits": found.n_exits}
             cost = self.engine.cost.force_evaluations - before
-            self._write("flux", 0, arrays, {"lags": lags, "time": found.time, "flux_evaluations": cost}, cost)
+            self._write(
+                "flux",
+                0,
+                arrays,
+                {"lags": lags, "time": found.time, "settled": settled, "flux_evaluations": cost},
+                cost,
+            )
         stored = self.store.read_round("flux", 0)
         a = stored.arrays
         state = _state(a)

@@ -197,9 +197,11 @@ class Problem:
                 f"one in {where}",
                 "start from a structure of A, or enlarge A",
             )
+        names = [region.name for region in self.regions]
         for name, reference in self.references.items():
-            code = int(self.label(reference[None])[0])
-            if name in [r.name for r in self.regions] and (code == OUTSIDE or self.regions[code - 1].name != name):
+            if name not in names:
+                raise bad_input("references", f"names of regions ({', '.join(names)})", repr(name))
+            if int(self.label(reference[None])[0]) != names.index(name) + 1:
                 raise bad_input("references", f"a structure inside region {name}", "one outside it")
 
 

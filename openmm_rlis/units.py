@@ -18,10 +18,10 @@ from .errors import bad_input
 BOLTZMANN = unit.MOLAR_GAS_CONSTANT_R.value_in_unit(unit.kilojoule_per_mole / unit.kelvin)
 
 _UNITS = {
-    "temperature": unit.kelvin,
-    "friction": unit.picosecond**-1,
-    "timestep": unit.picosecond,
-    "length": unit.nanometer,
+    "temperature": (unit.kelvin, "K"),
+    "friction": (unit.picosecond**-1, "1/ps"),
+    "timestep": (unit.picosecond, "ps"),
+    "length": (unit.nanometer, "nm"),
 }
 
 
@@ -40,19 +40,19 @@ def as_float(value: Any, argument: str) -> float:
     InputError
         Wrong dimension, not a number, not finite, zero or negative.
     """
-    target = _UNITS[argument]
+    target, name = _UNITS[argument]
     if unit.is_quantity(value):
         if not value.unit.is_compatible(target):
-            raise bad_input(argument, f"a quantity in {target}", f"{value}", f"convert it to {target}")
+            raise bad_input(argument, f"a quantity in {name}", f"{value}", f"convert it to {name}")
         value = value.value_in_unit(target)
     if isinstance(value, bool):
-        raise bad_input(argument, f"a number in {target}", value)
+        raise bad_input(argument, f"a number in {name}", value)
     try:
         number = float(value)
     except (TypeError, ValueError):
-        raise bad_input(argument, f"a number in {target}", repr(value)) from None
+        raise bad_input(argument, f"a number in {name}", repr(value)) from None
     if not math.isfinite(number) or number <= 0.0:
-        raise bad_input(argument, "a positive, finite number", number, f"give it in {target}")
+        raise bad_input(argument, "a positive, finite number", number, f"give it in {name}")
     return number
 
 

@@ -183,7 +183,7 @@ def _minima() -> tuple[NDArray[np.float64], ...]:
 
 
 def minima() -> dict[str, NDArray[np.float64]]:
-    """Return the four minima, (7, 3) in nm, by name in order of energy, found by minimising 300 random starts."""
+    """Return the four minima, (7, 3) in nm, by name in order of energy, found by minimising random starts."""
     return {name: structure.copy() for name, structure in zip(NAMES, _minima(), strict=True)}
 
 

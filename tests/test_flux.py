@@ -128,8 +128,8 @@ def test_no_hits_are_kept_without_exits() -> None:
 def test_equilibrate_returns_the_last_window() -> None:
     engine = engine_of(LIVELY)
     windows: list[tuple[int, float]] = []
-    run, lags = equilibrate(engine, 64, first_window=16, report=lambda i, j: windows.append((i, j)))
-    assert len(windows) >= 2
+    run, lags, settled = equilibrate(engine, 64, first_window=16, report=lambda i, j: windows.append((i, j)))
+    assert settled and len(windows) >= 3
     assert lags == 16 * 2 ** windows[-1][0]
     assert run.time == pytest.approx(64 * lags * engine.problem.lag_time)
     assert windows[-1][1] == pytest.approx(run.n_exits.sum() / run.time)
