@@ -9,11 +9,9 @@ any torch). The default is the first that works here, and falling back is said i
 
 from __future__ import annotations
 
-import io
 import logging
 import os
 import warnings
-from contextlib import redirect_stdout
 from typing import Any
 
 import numpy as np
@@ -104,9 +102,14 @@ def default_backend() -> str:
 def _load_plugin() -> str:
     """Make TorchForce usable and return "", or return why it is not."""
     try:
-        with warnings.catch_warnings(), redirect_stdout(io.StringIO()):  # it prints that simtk is deprecated
+        with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            import openmmtorch  # noqa: F401
+            disabled = logging.root.manager.disable
+            logging.disable(logging.WARNING)  # it logs that the name simtk, which it imports itself, is deprecated
+            try:
+                import openmmtorch  # noqa: F401
+            finally:
+                logging.disable(disabled)
     except (ImportError, OSError) as error:
         return str(error).splitlines()[0]
     folder = os.path.join(version.openmm_library_path, "plugins")
