@@ -24,9 +24,6 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "bias s = 1, held 20, TorchForce": {"bias_scale": 1.0, "hold_steps": 20, "backend": "torch"},
     "bias s = 1, held 5, PythonForce": {"bias_scale": 1.0, "hold_steps": 5, "backend": "python"},
     "bias s = 0.5, held 10, TorchForce": {"bias_scale": 0.5, "hold_steps": 10, "backend": "torch"},
-    "bias s = 1, no branching, held 5, PythonForce": {
-        "bias_scale": 1.0, "hold_steps": 5, "backend": "python", "window_low": 0.0, "window_high": 1e300,
-    },
 }  # fmt: skip
 
 
