@@ -25,6 +25,8 @@ from .regions import Region
 
 Array = NDArray[np.float64]
 Score = Callable[[Array], Array]
+STALL = 20
+"""Levels in which the score must gain 0.01, or else the target is taken to be out of reach (a chance of 2e-4)."""
 
 
 @dataclass(frozen=True)
@@ -116,7 +118,7 @@ def split(
     Raises
     ------
     UnreachableError
-        B was not reached in `max_levels` levels, or all paths came to the same dead end.
+        B was not reached in `max_levels` levels, the score stopped growing, or all paths came to the same dead end.
     """
     paths = [_Path([x], [float(score(x[None])[0])]) for x in exits[rng.integers(0, len(exits), n_paths)]]
     stragglers = n_paths // 20
@@ -130,7 +132,8 @@ def split(
             break
         level = float(np.sort(best)[int(kill_share * n_paths)])
         dead, alive = np.flatnonzero(best <= level), np.flatnonzero(best > level)
-        if len(alive) == 0 or len(levels) >= max_levels:
+        stuck = len(levels) >= STALL and level - levels[-STALL] < 0.01
+        if len(alive) == 0 or stuck or len(levels) >= max_levels:
             raise UnreachableError(
                 f"target: expected a region that paths from {engine.problem.source.name} can reach, got none in "
                 f"{engine.problem.target.name} after {len(levels)} levels (best score {best.max():.4f} of 1); "

@@ -1,9 +1,17 @@
-"""Settings for the whole test run: one torch thread, and no gpu test without a CUDA device."""
+"""Settings for the whole test run: one torch thread, and no gpu test without a CUDA device.
+
+Hypothesis has no deadline (a busy machine is not a failure) and takes the same examples every time, so that a red run can be
+repeated; other examples are tried with `--hypothesis-profile=explore`.
+"""
 
 import pytest
 import torch
+from hypothesis import settings
 
 torch.set_num_threads(1)
+settings.register_profile("explore", deadline=None, max_examples=500)
+settings.register_profile("repeatable", deadline=None, derandomize=True)
+settings.load_profile("repeatable")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

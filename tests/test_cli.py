@@ -5,7 +5,6 @@ import json
 import os
 import subprocess
 import sys
-import time
 import types
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -389,10 +388,11 @@ def test_help_and_status_are_quick_and_light(tmp_path: Path) -> None:
         "heavy = {'torch', 'openmm', 'matplotlib', 'scipy', 'numpy', 'mdtraj'} & set(sys.modules)\n"
         "assert not heavy, heavy\n"
     )
-    start = time.monotonic()
+    before = os.times().children_user
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert run.returncode == 0, run.stderr
-    assert time.monotonic() - start < 5.0  # 0.3 s here; the bound only catches a heavy import that escaped the list
+    # Processor time, since the clock measures other people's work too; 0.3 s, and a heavy import takes seconds.
+    assert os.times().children_user - before < 2.0
 
 
 def test_systems_lists_options_and_reference(rlis: Rlis, sampler: FakeSampler) -> None:
