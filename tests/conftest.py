@@ -1,7 +1,7 @@
 """Settings for the whole test run: one torch thread, and no gpu test without a CUDA device.
 
-Hypothesis has no deadline (a busy machine is not a failure) and takes the same examples every time, so that a red run can be
-repeated; other examples are tried with `--hypothesis-profile=explore`.
+Hypothesis has no deadline (a busy machine is not a failure) and takes the same examples every time, so that a red run
+can be repeated; other examples are tried with `--hypothesis-profile=explore`.
 """
 
 import pytest
