@@ -1,4 +1,4 @@
-"""Rate, channels and committor of LJ7 C3 -> C2, hot enough for a short run; read the results back as on a laptop."""
+"""Rate, channels and committor of LJ7 C3 -> C2, warm enough for a short run; read the results back as on a laptop."""
 
 import numpy as np
 
@@ -16,7 +16,7 @@ def channel(frames: np.ndarray) -> str:
 
 
 if __name__ == "__main__":
-    problem = lj7.build(source="C3", target="C2", others=("C0", "C1"), beta=5.0)
+    problem = lj7.build(source="C3", target="C2", others=("C0", "C1"), beta=7.0)
     rlis.run(problem, directory="run", seed=1, target_relative_error=0.2)
 
     result = rlis.load("run")

@@ -37,8 +37,8 @@ def _matched(frame: mdtraj.Trajectory, target: mdtraj.Trajectory) -> float:
 
 
 if __name__ == "__main__":
-    problem = lj7.build(source="C3", target="C2", beta=5.0)
-    rlis.run(problem, directory="run", seed=2, max_force_evaluations=30_000_000, target_relative_error=0.2)
+    problem = lj7.build(source="C3", target="C2", beta=7.0)
+    rlis.run(problem, directory="run", seed=2, target_relative_error=0.3)
     export_paths(Path("run"), Path("paths"))
     first = sorted(Path("paths").glob("**/path-*.dcd"))[0]
     path = mdtraj.load(str(first), top=str(first.with_name("topology.pdb")))
