@@ -114,7 +114,7 @@ class FrameFile:
 
 
 def predicted_bytes(n_frames: int, n_atoms: int) -> int:
-    """Return the bytes that `n_frames` tree frames take on disk: 12 for each atom, 32 for record marks, parent and time."""
+    """Return the bytes that `n_frames` tree frames take on disk: 12 for each atom, 32 for marks, parent and time."""
     return int(n_frames) * (12 * int(n_atoms) + 32)
 
 
