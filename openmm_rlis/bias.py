@@ -71,7 +71,7 @@ def bias_force(
     module = BiasEnergy(value, n_atoms, -2.0 * scale * kT).eval()
     backend = backend or default_backend()
     if backend == "torch":
-        force = _torch_force(module, n_copies)
+        force = _torch_force(module)
     elif backend == "python-torch":
         force = _python_torch_force(module)
     elif backend == "python":
@@ -141,16 +141,16 @@ def _python_missing() -> str:
     return "" if hasattr(openmm, "PythonForce") else "this OpenMM has no PythonForce (8.6 has)"
 
 
-def _torch_force(module: BiasEnergy, n_copies: int) -> openmm.Force:
+def _torch_force(module: BiasEnergy) -> openmm.Force:
     reason = _load_plugin()
     if reason:
         raise BackendError(f"backend 'torch' does not load: {reason}; use backend 'python'")
     import openmmtorch
 
-    return openmmtorch.TorchForce(_as_script(module, n_copies))
+    return openmmtorch.TorchForce(_as_script(module))
 
 
-def _as_script(module: BiasEnergy, n_copies: int) -> Any:
+def _as_script(module: BiasEnergy) -> Any:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -199,7 +199,7 @@ def _energy_and_gradient(module: BiasEnergy, positions: Tensor) -> tuple[Tensor,
 def scriptable(value: ValueFunction, n_atoms: int) -> bool:
     """Return whether the value function can travel into a TorchForce."""
     try:
-        _as_script(BiasEnergy(value, n_atoms, 1.0), 1)
+        _as_script(BiasEnergy(value, n_atoms, 1.0))
     except BackendError:
         return False
     return True

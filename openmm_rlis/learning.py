@@ -26,7 +26,7 @@ from .problem import Problem
 from .splitting import find_target, make_score, split
 from .training import Samples, samples_of, train
 from .value import ValueFunction, feature_statistics
-from .walk import Roots, walk
+from .walk import Roots, Walk, walk
 
 Array = NDArray[np.float64]
 MOST_SAMPLES = 30_000
@@ -83,6 +83,15 @@ def choose_roots(
     return Roots(exits[index], priors[index], log_weights, biased, np.full(n_roots, batch, np.int32))
 
 
+def walk_roots(
+    engine: Engine, value: ValueFunction, roots: Roots, settings: Settings, rng: np.random.Generator
+) -> Walk:
+    """Carry roots to their ends as the settings say."""
+    window = Window(settings.window_low, settings.window_high)
+    stride, most = settings.frame_stride, settings.max_walkers
+    return walk(engine, value.log_value, roots, window, rng, frame_stride=stride, max_walkers=most)
+
+
 def learn_round(
     engine: Engine,
     value: ValueFunction,
@@ -96,16 +105,7 @@ def learn_round(
     before = engine.cost.force_evaluations
     n = settings.learning_roots
     roots = choose_roots(value, run.exits, run.priors, n, settings, rng)
-    window = Window(settings.window_low, settings.window_high)
-    done = walk(
-        engine,
-        value.log_value,
-        roots,
-        window,
-        rng,
-        frame_stride=settings.frame_stride,
-        max_walkers=settings.max_walkers,
-    )
+    done = walk_roots(engine, value, roots, settings, rng)
     samples = samples_of(done, value, settings.decay, MOST_SAMPLES, rng)
     learner = ValueFunction.from_arrays(value.features, value.arrays())
     loss = train(learner, [*replay, samples][-REPLAYED_ROUNDS:], rng, loss=settings.loss)

@@ -17,15 +17,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .branching import Window
 from .config import Settings
 from .engine import Engine, one_thread
 from .flux import FluxState, run_flux
-from .learning import Plan, choose_roots, make_engine
+from .learning import Plan, choose_roots, make_engine, walk_roots
 from .paths import PathTree
 from .problem import TARGET, Problem
 from .value import ValueFunction
-from .walk import Roots, Walk, walk
+from .walk import Roots, Walk
 
 Array = NDArray[np.float64]
 PRODUCTION = 4
@@ -116,17 +115,8 @@ def produce(
         if mine.any():
             roots = choose_roots(value, run.exits[mine], run.priors[mine], plan.n_roots, settings, rng, i)
             parts.append(replace(roots, log_weights=roots.log_weights + np.log(mine.sum())))
-    window = Window(settings.window_low, settings.window_high)
     roots = join_roots(parts, engine.problem.n_atoms)
-    done = walk(
-        engine,
-        value.log_value,
-        roots,
-        window,
-        rng,
-        frame_stride=settings.frame_stride,
-        max_walkers=settings.max_walkers,
-    )
+    done = walk_roots(engine, value, roots, settings, rng)
     time = run.time / len(batches)
     kept = kept_paths(done, settings.failure_share, rng)
     records = [
