@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .engine import Engine
-from .errors import bad_input
+from .errors import InputError, bad_input
 from .problem import OUTSIDE, SOURCE, TARGET, Problem
 
 Array = NDArray[np.float64]
@@ -103,6 +103,25 @@ def run_flux(engine: Engine, state: FluxState, n_lags: int, keep_exits: bool = T
     )
 
 
+def first_exits(engine: Engine, n_replicas: int = 200, n_lags: int = 512, at_least: int = 50) -> FluxRun:
+    """Run from the start structure until there are some exits; A is not in equilibrium yet, so they only serve learning.
+
+    Raises
+    ------
+    InputError
+        No replica ever left A.
+    """
+    state = initial_state(engine.problem, n_replicas)
+    for _ in range(8):
+        run = run_flux(engine, state, n_lags)
+        if run.n_exits.sum() >= at_least:
+            break
+        state, n_lags = run.state, 2 * n_lags
+    if run.n_exits.sum() == 0:
+        raise _no_exit(run)
+    return run
+
+
 def equilibrate(
     engine: Engine,
     n_replicas: int,
@@ -138,12 +157,7 @@ def equilibrate(
         if report is not None:
             report(window, run.n_exits.sum() / run.time)
         if run.n_exits.sum() == 0 and window == max_windows - 1:
-            raise bad_input(
-                "source",
-                "a region that the dynamics leaves now and then",
-                f"no exit in {run.time:.3g} ps",
-                "make it smaller",
-            )
+            raise _no_exit(run)
         rates = run.n_exits / n_lags
         if before is not None and window >= 2 and rates.any():
             difference = rates - before
@@ -153,3 +167,8 @@ def equilibrate(
         before = rates
         n_lags *= 2
     return run, n_lags // 2, False
+
+
+def _no_exit(run: FluxRun) -> InputError:
+    got = f"no exit in {run.time:.3g} ps"
+    return bad_input("source", "a region that the dynamics leaves now and then", got, "make it smaller")

@@ -1,6 +1,6 @@
 """Loop: the stages of one run, each of them read from the run directory if it is there and done if it is not.
 
-    flux -> start -> learning -> plan -> production, round after round, until the target error or a limit
+    start -> flux -> learning -> plan -> production, round after round, until the target error or a limit
 
 So `run`, `resume` and a run that was killed are the same loop. Random streams are keyed by (stage, round, group), so
 interruptions change nothing. Limits are looked at between rounds only: a round that has begun is finished, since to
@@ -24,7 +24,7 @@ from .engine import Engine, one_thread
 from .errors import bad_input
 from .estimators import Estimate
 from .executor import make_executor
-from .flux import FluxRun, FluxState, equilibrate, run_flux
+from .flux import FluxRun, FluxState, equilibrate, first_exits, run_flux
 from .frames import predicted_bytes
 from .learning import Lesson, Plan, cold_start, learn_round, make_engine, make_plan
 from .problem import TARGET, Problem
@@ -96,6 +96,8 @@ class Loop:
 
     def run(self) -> Result:
         """Do what is missing and return the result."""
+        if not self.store.stages():
+            self._tell("flux" if self.config["method"] == "brute" else "start", 0, message=self._disk_at_start())
         with one_thread():
             stopped = self._brute() if self.config["method"] == "brute" else self._sample()
         result = Result(self.store, self.problem)
@@ -107,8 +109,10 @@ class Loop:
     # Stages
 
     def _sample(self) -> str:
+        # The start comes first: whether B can be reached is known before A is brought to equilibrium.
+        value, samples = self._start()
         flux, flux_lags = self._flux()
-        value, lessons = self._learn(flux)
+        value, lessons = self._learn(flux, value, samples)
         if value is None:
             return self._over_limit() or "max_seconds"
         plan = self._plan(flux, flux_lags, value, lessons)
@@ -118,7 +122,7 @@ class Loop:
 
     def _flux(self) -> tuple[FluxRun, int]:
         if not self.store.rounds("flux"):
-            self._tell("flux", 0, message=self._disk_at_start())
+            self._tell("flux", 0)
             self.engine.reseed(stream(self.seed, FLUX))
             before = self.engine.cost.force_evaluations
             n = self.settings.n_batches * self.settings.replicas
@@ -141,8 +145,10 @@ class Loop:
         found = FluxRun(state, a["exits"], a["priors"], a["replica"], a["hits"], a["n_exits"], stored.info["time"])
         return found, int(stored.info["lags"])
 
-    def _learn(self, flux: FluxRun) -> tuple[ValueFunction | None, list[dict[str, Any]]]:
-        value, replay, infos = self._start(flux)
+    def _learn(
+        self, flux: FluxRun, value: ValueFunction, replay: list[Samples]
+    ) -> tuple[ValueFunction | None, list[dict[str, Any]]]:
+        infos: list[dict[str, Any]] = []
         for index in range(self.settings.learning_rounds):
             if not self.store.rounds("learning")[index:]:
                 if self._over_limit():
@@ -157,18 +163,20 @@ class Loop:
             self._tell("learning", index, message=f"k about {guess:.3g} /ps, norm {info['ended']:.2f}")
         return value, infos
 
-    def _start(self, flux: FluxRun) -> tuple[ValueFunction, list[Samples], list[dict[str, Any]]]:
+    def _start(self) -> tuple[ValueFunction, list[Samples]]:
         if self.store.rounds("given"):
             arrays = self.store.read_round("given", 0).arrays
-            return ValueFunction.from_arrays(self.problem.features, arrays), [], []
+            return ValueFunction.from_arrays(self.problem.features, arrays), []
         if not self.store.rounds("start"):
             self._tell("start", 0, message="adaptive multilevel splitting")
             before = self.engine.cost.force_evaluations
-            lesson = cold_start(self.engine, flux, self.settings, stream(self.seed, START))
+            rng = stream(self.seed, START)
+            self.engine.reseed(rng)
+            lesson = cold_start(self.engine, first_exits(self.engine), self.settings, rng)
             self._keep_lesson("start", 0, lesson, self.engine, before)
         value, samples, info = self._read_lesson("start", 0)
         self._tell("start", 0, message=f"{info['levels']} levels, ln P = {info['log_probability']:.2f}")
-        return value, [samples], []
+        return value, [samples]
 
     def _plan(self, flux: FluxRun, flux_lags: int, value: ValueFunction, lessons: list[dict[str, Any]]) -> Plan:
         if not self.store.rounds("plan"):

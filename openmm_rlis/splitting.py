@@ -27,6 +27,8 @@ Array = NDArray[np.float64]
 Score = Callable[[Array], Array]
 STALL = 20
 """Levels in which the score must gain 0.01, or else the target is taken to be out of reach (a chance of 2e-4)."""
+PATIENCE = 1000
+"""Lags that every path may take after a cut; more only where most paths are long."""
 
 
 @dataclass(frozen=True)
@@ -122,7 +124,7 @@ def split(
     """
     paths = [_Path([x], [float(score(x[None])[0])]) for x in exits[rng.integers(0, len(exits), n_paths)]]
     stragglers = n_paths // 20
-    _finish(engine, score, paths, max_lags, stragglers)
+    _finish(engine, score, paths, min(max_lags, PATIENCE), stragglers)
     levels: list[float] = []
     log_survival = [0.0]
     while True:
@@ -143,7 +145,9 @@ def split(
         log_survival.append(log_survival[-1] + float(np.log(len(alive) / n_paths)))
         for i, j in zip(dead, rng.choice(alive, len(dead)), strict=True):
             paths[i] = _cut(paths[j], level)
-        _finish(engine, score, paths, max_lags, stragglers)
+        # Paths that stay far longer than most sit in a trap: they are given up as failures.
+        usual = int(np.median([len(paths[j].frames) for j in alive]))
+        _finish(engine, score, paths, min(max_lags, max(PATIENCE, 10 * usual)), stragglers)
     log_p = log_survival[-1] + float(np.log(n_arrived / n_paths))
     return _collect(paths, np.array(levels), np.array(log_survival), log_p)
 

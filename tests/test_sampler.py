@@ -279,7 +279,7 @@ def test_progress_tells_every_stage(tmp_path: Path) -> None:
     told: list[Progress] = []
     rlis.run(DOUBLE.problem(), tmp_path / "run", **{**TINY, "target_relative_error": 0.3}, progress=told.append)
     stages = [p.stage for p in told]
-    assert stages[0] == "flux" and stages[-1] == "done"
+    assert stages[0] == "start" and stages[-1] == "done"
     assert {"flux", "start", "learning", "plan", "production", "done"} <= set(stages)
     costs = [p.force_evaluations for p in told]
     assert costs == sorted(costs)

@@ -1,0 +1,77 @@
+"""One particle on a line between two wells, `L` near x = -1 and `R` near x = 1.
+
+    V(x) = height (x^2 - 1)^2 + tilt x
+
+With `tilt` above 0 the left well is the deeper one. y and z are frozen.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from openmm_rlis.problem import Problem
+
+from .particle import particle_problem
+
+plane_labels = ("x (nm)", "y (nm)")
+
+
+def build(
+    source: str = "L",
+    target: str = "R",
+    beta: float = 1.0,
+    height: float = 8.0,
+    tilt: float = 1.0,
+    timestep: float = 5e-4,
+    lag_steps: int = 10,
+    radius: float = 0.2,
+) -> Problem:
+    """Return the transition `source` -> `target` of the double well.
+
+    Parameters
+    ----------
+    source, target
+        `L` and `R`, in either order.
+    beta
+        Inverse temperature in mol/kJ.
+    height, tilt
+        Barrier in kJ/mol and slope in kJ/mol/nm.
+    timestep, lag_steps
+        Euler-Maruyama step in ps and the number of steps between tests of the regions.
+    radius
+        Half width of each region about its minimum, in nm.
+
+    Raises
+    ------
+    InputError
+        Unknown well, or a number out of range.
+    """
+    options = {
+        "source": source, "target": target, "beta": float(beta), "height": float(height), "tilt": float(tilt),
+        "timestep": timestep, "lag_steps": lag_steps, "radius": radius,
+    }  # fmt: skip
+    energy = f"({height})*(x^2-1)^2 + ({tilt})*x"
+    return particle_problem("double_well", energy, minima(height, tilt), options, dimensions=1)
+
+
+def describe() -> str:
+    """Return one line for `rlis systems`."""
+    return "one particle on a line, height (x^2-1)^2 + tilt x, wells L and R; exact rates in the tests"
+
+
+def minima(height: float = 8.0, tilt: float = 1.0) -> dict[str, tuple[float, float]]:
+    """Return the bottoms of the wells, (x, 0) in nm: the outer roots of V' = 4 height (x^3 - x) + tilt."""
+    roots = np.roots([4.0 * height, 0.0, -4.0 * height, tilt])
+    real = np.sort(roots[np.abs(roots.imag) < 1e-9].real)
+    return {"L": (float(real[0]), 0.0), "R": (float(real[-1]), 0.0)}
+
+
+def plane(positions: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return (x, y) in nm, (n, 2), of positions (n, 1, 3)."""
+    return np.asarray(positions, dtype=np.float64)[:, 0, :2]
+
+
+def landmarks() -> dict[str, NDArray[np.float64]]:
+    """Return (x, y) of the wells."""
+    return {name: np.array(point) for name, point in minima().items()}
