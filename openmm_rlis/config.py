@@ -52,8 +52,10 @@ class Settings(BaseModel):
     """Rounds of walking and training before the value function is frozen."""
     failure_share: float = Field(0.01, ge=0.0, le=1.0)
     """Share of failing paths that is kept on disk."""
+    defensive_share: float = Field(0.25, ge=0.0, le=1.0)
+    """Share of roots whose walkers play no roulette and feel no bias: they see every channel, whatever V says."""
     unbiased_share: float = Field(0.5, ge=0.0, le=1.0)
-    """Share of roots whose walkers feel no bias even when `bias_scale` is positive."""
+    """Share of the other roots whose walkers feel no bias even when `bias_scale` is positive."""
     learning_roots: int = Field(400, ge=10, le=1_000_000)
     """Roots of one round of learning."""
     loss: Literal["poisson", "itakura-saito"] = "poisson"
@@ -62,8 +64,8 @@ class Settings(BaseModel):
     """lambda of the TD(lambda) targets that are mixed with the tree returns; 1 uses tree returns alone."""
     frame_stride: int = Field(5, ge=1, le=1_000_000)
     """A frame of a path is recorded every this many lags."""
-    max_walkers: int = Field(20_000, ge=100)
-    """A larger population of one batch is thinned to this by systematic resampling, without bias."""
+    max_walkers: int = Field(200, ge=2)
+    """More walkers of one root than this are thinned to this number by systematic resampling, without bias."""
     n_slots: int = Field(512, ge=1, le=1_000_000)
     """Walkers that one Context moves at a time."""
     backend: Literal["torch", "python-torch", "python"] | None = None

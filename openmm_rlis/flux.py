@@ -104,7 +104,7 @@ def run_flux(engine: Engine, state: FluxState, n_lags: int, keep_exits: bool = T
 
 
 def first_exits(engine: Engine, n_replicas: int = 200, n_lags: int = 512, at_least: int = 50) -> FluxRun:
-    """Run from the start structure until there are some exits; A is not in equilibrium yet, so they only serve learning.
+    """Run from the start structure until there are some exits: good for learning, since A is not in equilibrium yet.
 
     Raises
     ------

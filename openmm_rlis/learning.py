@@ -77,10 +77,11 @@ def choose_roots(
 ) -> Roots:
     """Return roots drawn from a pool of exits (m, n_atoms, 3); their weights sum to 1 on average."""
     index, log_weights = draw_roots(value.log_value(exits), n_roots, settings.uniform_share, rng)
-    biased = (
-        rng.random(n_roots) >= settings.unbiased_share if settings.bias_scale > 0.0 else np.zeros(n_roots, dtype=bool)
-    )
-    return Roots(exits[index], priors[index], log_weights, biased, np.full(n_roots, batch, np.int32))
+    defensive = rng.permutation(n_roots) < round(settings.defensive_share * n_roots)
+    biased = np.zeros(n_roots, dtype=bool)
+    if settings.bias_scale > 0.0:
+        biased = ~defensive & (rng.random(n_roots) >= settings.unbiased_share)
+    return Roots(exits[index], priors[index], log_weights, biased, defensive, np.full(n_roots, batch, np.int32))
 
 
 def walk_roots(

@@ -110,9 +110,9 @@ class Loop:
 
     def _sample(self) -> str:
         # The start comes first: whether B can be reached is known before A is brought to equilibrium.
-        value, samples = self._start()
+        first, samples = self._start()
         flux, flux_lags = self._flux()
-        value, lessons = self._learn(flux, value, samples)
+        value, lessons = self._learn(flux, first, samples)
         if value is None:
             return self._over_limit() or "max_seconds"
         plan = self._plan(flux, flux_lags, value, lessons)
@@ -239,6 +239,7 @@ class Loop:
                 "ended": np.full(BRUTE_BATCHES, np.nan),
                 "root_weights": np.empty(0),
                 "root_batches": np.empty(0, np.int64),
+                "root_defensive": np.empty(0, bool),
                 **_prefixed("state", found.state.arrays()),
             }  # fmt: skip
             cost = len(state.positions) * BRUTE_LAGS * self.problem.lag_steps
@@ -281,12 +282,14 @@ class Loop:
             "ended": np.array([r.ended for r in records]),
             "root_weights": np.concatenate([r.root_weights for r in records]),
             "root_batches": np.repeat(np.arange(len(records)), [len(r.root_weights) for r in records]),
+            "root_defensive": np.concatenate([r.defensive for r in records]),
             **_prefixed("state", state),
         }
         flux = sum(group.flux_evaluations for group in groups)
         walk = sum(group.walk_evaluations for group in groups)
         calls = sum(group.network_calls for group in groups)
         info = {"flux_evaluations": flux, "production_evaluations": walk, "network_calls": calls}
+        info["n_thinned"] = sum(r.n_thinned for r in records)
         self._write("production", index, arrays, info, flux + walk, [r.tree for r in records if r.tree is not None])
         return _state(arrays)
 

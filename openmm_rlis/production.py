@@ -39,8 +39,9 @@ def stream(seed: int, *key: int) -> np.random.Generator:
 class Record:
     """What one batch produced in one round.
 
-    `root_weights` (n_roots,) is each root's share of `transitions`; `ended` the total weight that ended anywhere over
-    the weight of all exits, 1 on average, NaN without exits.
+    `root_weights` (n_roots,) is each root's share of `transitions`, `defensive` (n_roots,) says which roots played no
+    roulette; `ended` is the total weight that ended anywhere over the weight of all exits, 1 on average, NaN without
+    exits; `n_thinned` counts the roots whose walkers came to the cap.
     """
 
     n_exits: int
@@ -48,6 +49,8 @@ class Record:
     time: float
     ended: float
     root_weights: Array
+    defensive: NDArray[np.bool_]
+    n_thinned: int
     tree: PathTree | None
 
 
@@ -137,7 +140,8 @@ def join_roots(parts: Sequence[Roots], n_atoms: int) -> Roots:
     """Return the roots of several batches one after the other."""
     if not parts:
         none = np.zeros((0, n_atoms, 3))
-        return Roots(none, none, np.zeros(0), np.zeros(0, dtype=bool), np.zeros(0, np.int32))
+        no = np.zeros(0, dtype=bool)
+        return Roots(none, none, np.zeros(0), no, no, np.zeros(0, np.int32))
     return Roots(*(np.concatenate([getattr(part, field.name) for part in parts]) for field in fields(Roots)))
 
 
@@ -146,12 +150,14 @@ def _record(
 ) -> Record:
     mine = np.flatnonzero(roots.batches == index)
     if len(mine) == 0:
-        return Record(0, 0.0, time, np.nan, np.zeros(0), None)
+        return Record(0, 0.0, time, np.nan, np.zeros(0), np.zeros(0, dtype=bool), 0, None)
     weights = np.exp(roots.log_weights[mine])
     shares = weights * done.success[mine]
     tree = kept.prune(roots.batches[kept.roots] == index)
     tree = replace(tree, roots=(tree.roots - mine[0]).astype(np.int32), batch=batch, round=round_index)
-    return Record(n_exits, float(shares.sum()), time, float((weights * done.ended[mine]).sum() / n_exits), shares, tree)
+    ended = float((weights * done.ended[mine]).sum() / n_exits)
+    n_thinned = int((done.n_thinned[mine] > 0).sum())
+    return Record(n_exits, float(shares.sum()), time, ended, shares, roots.defensive[mine], n_thinned, tree)
 
 
 def kept_paths(done: Walk, failure_share: float, rng: np.random.Generator) -> PathTree:

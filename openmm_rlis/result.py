@@ -7,7 +7,6 @@ Everything here comes from the stored production rounds, so it can be read on an
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Mapping
-from dataclasses import dataclass
 from functools import cached_property
 from importlib import metadata
 from pathlib import Path
@@ -16,12 +15,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from . import estimators
+from . import diagnostics, estimators
+from .diagnostics import Production
 from .errors import bad_input
 from .estimators import BatchTotals, Estimate
 from .paths import PathEnsemble
 from .storage import RunDirectory
-from .weights import effective_sample_size, largest_share, tail_index
 
 if TYPE_CHECKING:
     from .problem import Problem
@@ -32,34 +31,24 @@ PACKAGES = ("openmm-rlis", "openmm", "openmmtorch", "torch", "mdtraj", "numpy")
 Array = NDArray[np.float64]
 
 
-@dataclass(frozen=True)
-class Production:
-    """All production rounds in one place: totals per batch, and each root's contribution with its batch."""
-
-    totals: BatchTotals
-    ended: Array
-    root_weights: Array
-    root_batches: NDArray[np.int64]
-    n_rounds: int
-
-
 def read_production(run: RunDirectory, n_batches: int) -> Production:
     """Return the production of a run directory, over the rounds stored so far."""
-    transitions, exits, time = (np.zeros(n_batches) for _ in range(3))
-    ended, weights, batches = [], [np.empty(0)], [np.empty(0, dtype=np.int64)]
-    rounds = run.rounds("production")
-    for index in rounds:
-        arrays = run.read_round("production", index).arrays
-        transitions += arrays["transitions"]
-        exits += arrays["exits"]
-        time += arrays["time"]
-        ended.append(arrays["ended"])
-        weights.append(arrays["root_weights"])
-        batches.append(arrays["root_batches"])
-    table = np.stack(ended) if ended else np.empty((0, n_batches))
+    rounds = [run.read_round("production", index) for index in run.rounds("production")]
+
+    def table(name: str) -> Array:
+        rows = [stored.arrays[name] for stored in rounds]
+        return np.stack(rows) if rows else np.empty((0, n_batches))
+
+    def joined(name: str, kind: Any) -> NDArray[Any]:
+        return np.concatenate([np.empty(0, kind), *(stored.arrays[name] for stored in rounds)])
+
+    transitions, exits = table("transitions"), table("exits")
+    totals = BatchTotals(transitions.sum(0), exits.sum(0), table("time").sum(0))
+    n_thinned = sum(int(stored.info.get("n_thinned", 0)) for stored in rounds)
     return Production(
-        BatchTotals(transitions, exits, time), table, np.concatenate(weights), np.concatenate(batches), len(rounds)
-    )
+        totals, transitions, exits, table("ended"), joined("root_weights", float),
+        joined("root_batches", np.int64), joined("root_defensive", bool), n_thinned,
+    )  # fmt: skip
 
 
 class Result:
@@ -161,44 +150,11 @@ class Result:
 
     @cached_property
     def diagnostics(self) -> dict[str, Any]:
-        """Effective number of roots, tail index, largest shares, the norm check, and alarms in words."""
-        weights = self._production.root_weights
-        positive = weights[weights > 0]
-        k = self.totals.transitions
-        found = {
-            "ess": float("nan"), "tail_index": float("nan"), "largest_root_share": float("nan"),
-            "largest_batch_share": float(k.max() / k.sum()) if k.sum() > 0 else float("nan"),
-            "ended": self.ended.to_dict(),
-        }  # fmt: skip
-        if len(positive):
-            log_weights = np.log(positive)
-            found["ess"] = effective_sample_size(log_weights)
-            found["tail_index"] = tail_index(log_weights)
-            found["largest_root_share"] = largest_share(log_weights)
-        return {**found, "alarms": self._alarms(found)}
-
-    def _alarms(self, found: Mapping[str, Any]) -> list[str]:
-        alarms = []
-        if any(info.get("settled") is False for info in self._infos):
-            alarms.append(
-                "the run in A did not settle before production: the flux may still drift; make A's core larger"
-            )
-        n = len(self.totals.time)
-        if self.n_rounds and self.rate.value == 0.0:
-            alarms.append("no transition was seen: the rate is only bounded from above")
-        if found["tail_index"] > 0.7:
-            alarms.append(
-                f"tail index {found['tail_index']:.2f} > 0.7: a few roots carry the result, do not trust the error bar"
-            )
-        if found["largest_root_share"] > 0.1:
-            alarms.append(f"one root carries {found['largest_root_share']:.0%} of the transitions")
-        if found["largest_batch_share"] > max(0.2, 4.0 / n):
-            alarms.append(f"one batch of {n} carries {found['largest_batch_share']:.0%} of the transitions")
-        if abs(self.ended.value - 1.0) > 4.0 * self.ended.standard_error:
-            alarms.append(
-                f"weights of all ended paths sum to {self.ended.value:.3f} instead of 1: report this as a bug"
-            )
-        return alarms
+        """Numbers that say how far the error bar can be trusted, see `openmm_rlis.diagnostics`, and alarms in words."""
+        numbers = diagnostics.measure(self._production)
+        settled = all(info.get("settled") is not False for info in self._infos)
+        lines = diagnostics.alarms(self._production, numbers, self.rate, self.ended, settled)
+        return {**numbers, "ended": self.ended.to_dict(), "alarms": lines}
 
     @property
     def cost(self) -> dict[str, Any]:

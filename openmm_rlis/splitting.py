@@ -27,7 +27,7 @@ Array = NDArray[np.float64]
 Score = Callable[[Array], Array]
 STALL = 20
 """Levels in which the score must gain 0.01, or else the target is taken to be out of reach (a chance of 2e-4)."""
-PATIENCE = 1000
+PATIENCE = 200
 """Lags that every path may take after a cut; more only where most paths are long."""
 
 

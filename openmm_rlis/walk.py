@@ -21,6 +21,7 @@ from .engine import Engine
 from .errors import RlisError
 from .paths import PathTree, TreeBuilder
 from .problem import OUTSIDE, TARGET
+from .weights import log_sum
 
 Array = NDArray[np.float64]
 LogValue = Callable[[Array], Array]
@@ -31,13 +32,15 @@ class Roots:
     """Exits to start from.
 
     positions (n, n_atoms, 3) outside A; priors, the structures before them; log_weights (n,); biased (n,), who feels
-    the bias; batches (n,), whose root it is: batches walk side by side and never meet.
+    the bias; defensive (n,), whose walkers never play roulette, so that a V that is far too small in a live channel
+    cannot hide it; batches (n,), whose root it is: batches walk side by side and never meet.
     """
 
     positions: Array
     priors: Array
     log_weights: Array
     biased: NDArray[np.bool_]
+    defensive: NDArray[np.bool_]
     batches: NDArray[np.int32]
 
 
@@ -59,13 +62,15 @@ class Walk:
     """The outcome: paths as a tree, per-root sums, and what a person wants to know.
 
     `success` and `ended` (n_roots,) are the sums over a root's paths of the weight relative to the root's own weight
-    that ended in B, and anywhere: E[success] is the committor of the exit, E[ended] = 1.
+    that ended in B, and anywhere: E[success] is the committor of the exit, E[ended] = 1. `n_thinned` (n_roots,) says
+    how often a root's walkers had to be thinned to the cap.
     """
 
     tree: PathTree
     frames: Frames
     success: Array
     ended: Array
+    n_thinned: NDArray[np.int64]
     n_lags: int
     peak: int
 
@@ -132,7 +137,7 @@ def walk(
     rng: np.random.Generator,
     *,
     frame_stride: int = 5,
-    max_walkers: int = 20_000,
+    max_walkers: int = 200,
     max_lags: int = 5_000_000,
 ) -> Walk:
     """Carry every root to its end.
@@ -148,8 +153,8 @@ def walk(
     frame_stride
         A frame is recorded every this many lags, and at the start and end of a path.
     max_walkers
-        A larger population of one batch is thinned to this number by systematic resampling, which keeps expected
-        weights.
+        More walkers of one root than this are thinned to this number by systematic resampling, which keeps expected
+        weights: a V that is far too large somewhere costs time, and hurts only the roots that go there.
     max_lags
         A walk that is not over by then is an error: an unseen trap between A and B.
 
@@ -174,6 +179,7 @@ def walk(
         frame,
     )
     alive = _retire(record, everyone, codes)
+    n_thinned = np.zeros(n, dtype=np.int64)
     n_lags = peak = 0
     while len(alive.root):
         if n_lags >= max_lags:
@@ -188,8 +194,11 @@ def walk(
         _record_frames(record, alive, codes, n_lags, frame_stride)
         alive = _retire(record, alive, codes)
         if len(alive.root):
-            alive = _branch(alive, roots.batches, log_value, window, max_walkers, rng)
-    return _summary(record, roots, n_lags, peak)
+            log_v = log_value(alive.positions)
+            children = branch(_importance(alive, log_v, roots, window), window, rng)
+            alive, log_v = alive.offspring(children), log_v[children.parents]
+            alive = _thin(alive, log_v, max_walkers, n_thinned, rng)
+    return _summary(record, roots, n_thinned, n_lags, peak)
 
 
 def _move(engine: Engine, alive: _Population) -> None:
@@ -218,31 +227,36 @@ def _retire(record: _Recorder, alive: _Population, codes: NDArray[np.int8]) -> _
     return alive.take(~over)
 
 
-def _branch(
-    alive: _Population,
-    batches: NDArray[np.int32],
-    log_value: LogValue,
-    window: Window,
-    max_walkers: int,
-    rng: np.random.Generator,
+def _importance(alive: _Population, log_v: Array, roots: Roots, window: Window) -> Array:
+    """Return ln G, raised to the window's lower end for walkers that play no roulette."""
+    log_g: Array = alive.log_weights + log_v - alive.log_reference
+    if window.low == 0.0:
+        return log_g
+    return np.where(roots.defensive[alive.root], np.maximum(log_g, np.log(window.low)), log_g)
+
+
+def _thin(
+    alive: _Population, log_v: Array, max_walkers: int, n_thinned: NDArray[np.int64], rng: np.random.Generator
 ) -> _Population:
-    log_v = log_value(alive.positions)
-    children = branch(alive.log_weights + log_v - alive.log_reference, window, rng)
-    alive, log_v = alive.offspring(children), log_v[children.parents]
-    if len(alive.root) > max_walkers:
-        for batch in np.unique(batches):
-            mine = np.flatnonzero(batches[alive.root] == batch)
-            if len(mine) > max_walkers:
-                rest = np.setdiff1d(np.arange(len(alive.root)), mine)
-                log_g = (alive.log_weights + log_v - alive.log_reference)[mine]
-                kept = comb(log_g, max_walkers, rng)
-                rows = np.concatenate([rest, mine[kept.parents]])
-                factors = np.concatenate([np.zeros(len(rest)), kept.log_factors])
-                alive, log_v = alive.offspring(Offspring(rows, factors)), log_v[rows]
-    return alive
+    counts = np.bincount(alive.root, minlength=len(n_thinned))
+    crowded = np.flatnonzero(counts > max_walkers)
+    if len(crowded) == 0:
+        return alive
+    n_thinned[crowded] += 1
+    rest = np.flatnonzero(counts[alive.root] <= max_walkers)
+    rows, factors = [rest], [np.zeros(len(rest))]
+    for root in crowded:
+        mine = np.flatnonzero(alive.root == root)
+        log_w = alive.log_weights[mine]
+        log_g = log_w + log_v[mine]
+        # Half by importance and half by weight, so that no weight grows much where V is far too small beside the rest.
+        kept = comb(np.logaddexp(log_g - log_sum(log_g), log_w - log_sum(log_w)), max_walkers, rng)
+        rows.append(mine[kept.parents])
+        factors.append(kept.log_factors)
+    return alive.offspring(Offspring(np.concatenate(rows), np.concatenate(factors)))
 
 
-def _summary(record: _Recorder, roots: Roots, n_lags: int, peak: int) -> Walk:
+def _summary(record: _Recorder, roots: Roots, n_thinned: NDArray[np.int64], n_lags: int, peak: int) -> Walk:
     n = len(roots.positions)
     success, ended = np.zeros(n), np.zeros(n)
     for _, codes, log_weights, root in record.leaves:
@@ -252,4 +266,4 @@ def _summary(record: _Recorder, roots: Roots, n_lags: int, peak: int) -> Walk:
     if not record.leaves:  # no roots
         empty = np.zeros(0, np.int32)
         record.end(empty, empty.astype(np.int8), np.zeros(0), empty)
-    return Walk(record.tree(), record.frames(), success, ended, n_lags, peak)
+    return Walk(record.tree(), record.frames(), success, ended, n_thinned, n_lags, peak)

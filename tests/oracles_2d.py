@@ -9,7 +9,7 @@ B and D) and q = P(B before A and D), both harmonic outside the regions,
     rate           k_AB = sum_{i not in B, j in B} pi_i L_ij a_i / mu
     current        J_ij = pi_i L_ij (a_i q_j - a_j q_i)       from cell i to cell j, of paths A -> B
 
-The limit of continuous time and continuous tests: the chain with a finite step and lag differs by O(dt) and O(sqrt(lag)).
+The limit of continuous time and continuous tests: with a finite step and lag rates differ by O(dt) and O(sqrt(lag)).
 """
 
 from __future__ import annotations

@@ -10,7 +10,7 @@ import pytest
 
 PACKAGE = Path(__file__).parents[1] / "openmm_rlis"
 MODULES = {path.stem: path for path in sorted(PACKAGE.glob("*.py"))}
-WITHOUT_TORCH_OR_OPENMM = ("errors", "weights", "branching", "estimators", "paths", "storage")
+WITHOUT_TORCH_OR_OPENMM = ("errors", "weights", "branching", "estimators", "diagnostics", "paths", "storage")
 FENCES = {
     "openmm": {"units", "problem", "regions", "bias", "integrators", "replicas", "engine"},
     "openmmtorch": {"bias"},

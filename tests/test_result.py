@@ -184,6 +184,7 @@ class Crafted:
             "transitions": weights.sum(1), "exits": np.full(self.n_batches, 100.0) + rng.integers(0, 9, self.n_batches),
             "time": np.full(self.n_batches, 10.0), "ended": np.asarray(ended) + rng.normal(0.0, 0.01, self.n_batches),
             "root_weights": weights.ravel(), "root_batches": np.repeat(np.arange(self.n_batches), weights.shape[1]),
+            "root_defensive": np.arange(weights.size) % 4 == 0,
         }  # fmt: skip
         with RunDirectory.create(self.directory, config, xml) as run:
             run.write_round("production", 0, arrays, {})

@@ -34,7 +34,8 @@ def tree_walk(
         np.zeros((len(parent), 1, 3), np.float32), parent, leaves, code[leaves], weight[leaves],
         np.zeros(len(leaves), np.int32), 0, 0,
     )  # fmt: skip
-    return Walk(tree, Frames(weight, code, np.array(blocks)), np.zeros(1), np.zeros(1), len(blocks), 1)
+    frames = Frames(weight, code, np.array(blocks))
+    return Walk(tree, frames, np.zeros(1), np.zeros(1), np.zeros(1, int), len(blocks), 1)
 
 
 def recursive(done: Walk, log_values: Array, decay: float, frame: int) -> float:
@@ -121,7 +122,8 @@ def test_returns_are_unbiased_for_the_committor(decay: float) -> None:
     x[:, 0, 0] = np.resize([-0.3, 0.1], len(x))
     prior = np.full_like(x, 0.0)
     prior[:, 0, 0] = -1.0
-    roots = Roots(x, prior, np.zeros(len(x)), np.zeros(len(x), bool), np.zeros(len(x), np.int32))
+    no = np.zeros(len(x), bool)
+    roots = Roots(x, prior, np.zeros(len(x)), no, no, np.zeros(len(x), np.int32))
     engine, rng = Engine(problem), np.random.default_rng(3)
     engine.reseed(rng)
     done = walk(engine, lambda y: 3.0 * y[:, 0, 0], roots, Window(0.5, 1.5), rng, frame_stride=4)
@@ -198,7 +200,7 @@ def test_an_unknown_loss_is_an_input_error() -> None:
 def test_samples_are_outside_and_mix_both_returns() -> None:
     problem = LINE.problem()
     x = np.zeros((40, 1, 3))
-    roots = Roots(x, x - 1.0, np.zeros(40), np.zeros(40, bool), np.zeros(40, np.int32))
+    roots = Roots(x, x - 1.0, np.zeros(40), np.zeros(40, bool), np.zeros(40, bool), np.zeros(40, np.int32))
     engine, rng = Engine(problem), np.random.default_rng(3)
     engine.reseed(rng)
     done = walk(engine, lambda y: y[:, 0, 0], roots, Window(), rng, frame_stride=2)

@@ -1,0 +1,183 @@
+"""Diagnostics: what the records of a run say about its own error bar.
+
+Every check compares things that must agree if batches are independent and no part of the answer is hidden:
+
+    weights       tail index and largest shares of roots and batches: does a handful carry the sum?
+    norm          E_Q[W] = 1 over all ended paths
+    defence       roots that play no roulette against those that do: does V hide a channel?
+    halves        odd batches against even ones, early rounds against late ones: is there drift?
+    exits         the exit rates of the batches' own runs in A: is one of them stuck in a part of A?
+
+Each alarm says what it means and what to do. Tests are at a false-alarm rate of about 0.2 % each. They are alarms, not
+proofs: a channel that no walker has entered is seen by none of them. NumPy and SciPy only.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.stats import t as student_t
+
+from .estimators import BatchTotals, Estimate
+from .weights import effective_sample_size, largest_share, tail_index
+
+Array = NDArray[np.float64]
+FALSE_ALARM = 0.002
+FEWEST_ROOTS = 20
+"""Roots with success, below which nothing can be said about tails and agreement."""
+
+
+@dataclass(frozen=True)
+class Production:
+    """All production rounds in one place.
+
+    `totals` per batch; (n_rounds, n_batches) `transitions`, `exits` and `ended` (weight ended anywhere over exits); per
+    root its contribution `root_weights`, its batch `root_batches` and whether it was `root_defensive`; `n_thinned`
+    roots whose walkers came to the cap.
+    """
+
+    totals: BatchTotals
+    transitions: Array
+    exits: Array
+    ended: Array
+    root_weights: Array
+    root_batches: NDArray[np.int64]
+    root_defensive: NDArray[np.bool_]
+    n_thinned: int
+
+    @property
+    def n_rounds(self) -> int:
+        """Rounds so far."""
+        return len(self.ended)
+
+    @property
+    def n_batches(self) -> int:
+        """Batches of each round."""
+        return len(self.totals.time)
+
+
+def measure(found: Production) -> dict[str, float]:
+    """Return every diagnostic as a number, NaN where the run is too short to say.
+
+    `ess`, `tail_index`, `largest_root_share` of root contributions, `batch_tail_index` and `largest_batch_share` of
+    batches, and standard scores (differences over their standard errors) `defence_score`, `batch_halves_score`,
+    `round_halves_score`, `exits_score`; `thinned_share` is the share of roots whose walkers came to the cap.
+    """
+    weights = found.root_weights[found.root_weights > 0]
+    k = found.totals.transitions
+    numbers = {
+        "ess": float("nan"),
+        "tail_index": float("nan"),
+        "largest_root_share": float("nan"),
+        "batch_tail_index": tail_index(np.log(k[k > 0])),
+        "largest_batch_share": float(k.max() / k.sum()) if k.sum() > 0 else float("nan"),
+        "defence_score": _defence(found),
+        "batch_halves_score": _halves(k[::2], k[1::2]),
+        "round_halves_score": _rounds(found),
+        "exits_score": _outlier(found.totals.exits / np.maximum(found.totals.time, 1e-300)),
+        "thinned_share": found.n_thinned / max(len(found.root_weights), 1),
+    }
+    if len(weights):
+        log_weights = np.log(weights)
+        numbers["ess"] = effective_sample_size(log_weights)
+        numbers["tail_index"] = tail_index(log_weights)
+        numbers["largest_root_share"] = largest_share(log_weights)
+    return numbers
+
+
+def alarms(found: Production, numbers: dict[str, float], rate: Estimate, ended: Estimate, settled: bool) -> list[str]:
+    """Return what should keep a person from trusting the error bar, one line each: what it means, what to do."""
+    n, lines = found.n_batches, []
+    if not settled:
+        lines.append(
+            "the run in A did not settle before production: the exit rate may still drift; make A's core larger, or "
+            "give slow neighbours of A as `others`"
+        )
+    if found.n_rounds and rate.value == 0.0:
+        lines.append("no transition was seen: the rate is only bounded from above; run longer")
+    if numbers["tail_index"] > 0.7:
+        lines.append(
+            f"tail index {numbers['tail_index']:.2f} > 0.7: a few roots carry the result and its error bar is too "
+            "small; run longer, or learn longer (settings.learning_rounds)"
+        )
+    if numbers["largest_root_share"] > 0.1:
+        lines.append(f"one root carries {numbers['largest_root_share']:.0%} of the transitions: run longer")
+    if numbers["largest_batch_share"] > max(0.2, 4.0 / n):
+        lines.append(f"one batch of {n} carries {numbers['largest_batch_share']:.0%} of the transitions: run longer")
+    if abs(ended.value - 1.0) > 4.0 * ended.standard_error:
+        lines.append(f"weights of all ended paths sum to {ended.value:.3f} instead of 1: report this as a bug")
+    return lines + _disagreements(numbers, n) + _crowding(numbers)
+
+
+def _disagreements(numbers: dict[str, float], n_batches: int) -> list[str]:
+    limit = float(student_t.ppf(1.0 - FALSE_ALARM / 2.0, n_batches - 1))
+    causes = {
+        "defence_score": "roots without roulette and the others disagree by {:.1f} standard errors: the value function "
+        "hides a channel; trust roots without roulette (settings.defensive_share=1) or learn longer",
+        "batch_halves_score": "two halves of the batches disagree by {:.1f} standard errors: the error bar is too "
+        "small; run longer",
+        "round_halves_score": "early and late rounds disagree by {:.1f} standard errors: A was not in equilibrium; run "
+        "longer",
+        "exits_score": "one batch has an exit rate {:.1f} standard deviations from the others: A holds parts that do "
+        "not mix; make A smaller, or give the parts as separate regions",
+    }
+    return [
+        text.format(abs(numbers[name]))
+        for name, text in causes.items()
+        if abs(numbers[name]) > (_grubbs(n_batches) if name == "exits_score" else limit)
+    ]
+
+
+def _crowding(numbers: dict[str, float]) -> list[str]:
+    if not numbers["thinned_share"] > 0.1:
+        return []
+    return [
+        f"walkers of {numbers['thinned_share']:.0%} of the roots came to the cap (settings.max_walkers): the value "
+        "function is far too large somewhere, time is lost there; learn longer, or give the dead end in `others`"
+    ]
+
+
+def _defence(found: Production) -> float:
+    """Return the standard score, over batches, of the difference between the rates by the two kinds of roots."""
+    kinds = found.root_defensive, ~found.root_defensive
+    sums, counts = (
+        [np.bincount(found.root_batches[kind], w[kind], found.n_batches) for kind in kinds]
+        for w in (found.root_weights, np.ones(len(found.root_weights)))
+    )
+    successes = [np.count_nonzero(found.root_weights[kind]) for kind in kinds]
+    if min(successes) < FEWEST_ROOTS or min(c.min() for c in counts) == 0:
+        return float("nan")
+    total = counts[0] + counts[1]
+    return _score(sums[0] * total / counts[0] - sums[1] * total / counts[1])
+
+
+def _rounds(found: Production) -> float:
+    half = found.n_rounds // 2
+    if half == 0 or np.count_nonzero(found.root_weights) < FEWEST_ROOTS:
+        return float("nan")
+    return _score(found.transitions[:half].mean(0) - found.transitions[-half:].mean(0))
+
+
+def _halves(a: Array, b: Array) -> float:
+    error = float(np.sqrt(a.var(ddof=1) / len(a) + b.var(ddof=1) / len(b))) if min(len(a), len(b)) > 1 else 0.0
+    return float((a.mean() - b.mean()) / error) if error > 0.0 else float("nan")
+
+
+def _score(differences: Array) -> float:
+    error = float(differences.std(ddof=1)) / np.sqrt(len(differences)) if len(differences) > 1 else 0.0
+    return float(differences.mean() / error) if error > 0.0 else float("nan")
+
+
+def _outlier(values: Array) -> float:
+    spread = float(values.std(ddof=1)) if len(values) > 2 else 0.0
+    return float(np.abs(values - values.mean()).max() / spread) if spread > 0.0 else float("nan")
+
+
+def _grubbs(n: int) -> float:
+    """Return the critical largest deviation of n normal values (Grubbs, Technometrics 11, 1 (1969), eq. 5)."""
+    if n < 3:
+        return float("inf")
+    t = float(student_t.ppf(1.0 - FALSE_ALARM / (2.0 * n), n - 2))
+    return (n - 1) / np.sqrt(n) * float(np.sqrt(t * t / (n - 2 + t * t)))
