@@ -43,12 +43,15 @@ def read_production(run: RunDirectory, n_batches: int) -> Production:
         return np.concatenate([np.empty(0, kind), *(stored.arrays[name] for stored in rounds)])
 
     transitions, exits = table("transitions"), table("exits")
+    weights = joined("root_weights", float)
+    # Runs of version 0.1.0 had no defensive roots.
+    old = any("root_defensive" not in stored.arrays for stored in rounds)
+    defensive = np.zeros(len(weights), bool) if old else joined("root_defensive", bool)
     totals = BatchTotals(transitions.sum(0), exits.sum(0), table("time").sum(0))
     n_thinned = sum(int(stored.info.get("n_thinned", 0)) for stored in rounds)
     return Production(
-        totals, transitions, exits, table("ended"), joined("root_weights", float),
-        joined("root_batches", np.int64), joined("root_defensive", bool), n_thinned,
-    )  # fmt: skip
+        totals, transitions, exits, table("ended"), weights, joined("root_batches", np.int64), defensive, n_thinned
+    )
 
 
 class Result:
