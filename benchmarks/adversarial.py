@@ -114,11 +114,11 @@ def main() -> None:
     seeds = range(1, 1 + int(sys.argv[1] if len(sys.argv) > 1 else 16))
     plane = exact()
     lines = [
-        f"Triple well, beta {BETA:g}, V frozen as given, {len(seeds)} seeds, at most 3e7 force evaluations a run. Truth: "
-        f"finite volumes, k = {plane.rate:.4e} /ps.",
+        f"Triple well, beta {BETA:g}, V frozen as given, {len(seeds)} seeds, at most 3e7 force evaluations a run. "
+        f"Truth: finite volumes, k = {plane.rate:.4e} /ps.",
         "Command: `python benchmarks/adversarial.py`.", "",
-        "| V | mean k / truth | spread / claimed | runs with claimed error < half of their deviation | of these with an "
-        "alarm | alarms in the other runs | mean relative error |",
+        "| V | mean k / truth | spread / claimed | runs with claimed error < half of their deviation | of these with "
+        "an alarm | alarms in the other runs | mean relative error |",
         "|---|---|---|---|---|---|---|",
     ]  # fmt: skip
     for kind in (*KINDS, *ONLY_FINE):

@@ -4,7 +4,7 @@ Every check compares things that must agree if batches are independent and no pa
 
     weights       tail index and largest shares of roots and batches: does a handful carry the sum?
     norm          E_Q[W] = 1 over all ended paths
-    defence       roots that play no roulette against those that do: does V hide a channel?
+    defence       roots that play no roulette against those that do, and what they bring home by where V is tiny
     halves        odd batches against even ones, early rounds against late ones: is there drift?
     exits         the exit rates of the batches' own runs in A: is one of them stuck in a part of A?
 
@@ -34,8 +34,9 @@ class Production:
     """All production rounds in one place.
 
     `totals` per batch; (n_rounds, n_batches) `transitions`, `exits` and `ended` (weight ended anywhere over exits); per
-    root its contribution `root_weights`, its batch `root_batches` and whether it was `root_defensive`; `n_thinned`
-    roots whose walkers came to the cap.
+    root its contribution `root_weights`, its batch `root_batches` and whether it was `root_defensive`; `hidden`, the
+    part of the defensive roots' contribution that came by where V had all but given it up; `n_thinned` roots whose
+    walkers came to the cap.
     """
 
     totals: BatchTotals
@@ -45,6 +46,7 @@ class Production:
     root_weights: Array
     root_batches: NDArray[np.int64]
     root_defensive: NDArray[np.bool_]
+    hidden: float
     n_thinned: int
 
     @property
@@ -57,13 +59,19 @@ class Production:
         """Batches of each round."""
         return len(self.totals.time)
 
+    @property
+    def defended(self) -> float:
+        """The contribution of defensive roots."""
+        return float(self.root_weights[self.root_defensive].sum())
+
 
 def measure(found: Production) -> dict[str, float]:
     """Return every diagnostic as a number, NaN where the run is too short to say.
 
     `ess`, `tail_index`, `largest_root_share` of root contributions, `batch_tail_index` and `largest_batch_share` of
     batches, and standard scores (differences over their standard errors) `defence_score`, `batch_halves_score`,
-    `round_halves_score`, `exits_score`; `thinned_share` is the share of roots whose walkers came to the cap.
+    `round_halves_score`, `exits_score`; `hidden_share` is the share of the transitions of defensive roots that V had
+    all but given up on their way, `thinned_share` that of roots whose walkers came to the cap.
     """
     weights = found.root_weights[found.root_weights > 0]
     k = found.totals.transitions
@@ -77,6 +85,7 @@ def measure(found: Production) -> dict[str, float]:
         "batch_halves_score": _halves(k[::2], k[1::2]),
         "round_halves_score": _rounds(found),
         "exits_score": _outlier(found.totals.exits / np.maximum(found.totals.time, 1e-300)),
+        "hidden_share": found.hidden / defended if (defended := found.defended) > 0.0 else float("nan"),
         "thinned_share": found.n_thinned / max(len(found.root_weights), 1),
     }
     if len(weights):
@@ -108,7 +117,7 @@ def alarms(found: Production, numbers: dict[str, float], rate: Estimate, ended: 
         lines.append(f"one batch of {n} carries {numbers['largest_batch_share']:.0%} of the transitions: run longer")
     if abs(ended.value - 1.0) > 4.0 * ended.standard_error:
         lines.append(f"weights of all ended paths sum to {ended.value:.3f} instead of 1: report this as a bug")
-    return lines + _disagreements(numbers, n) + _crowding(numbers)
+    return lines + _disagreements(numbers, n) + _value_function(numbers)
 
 
 def _disagreements(numbers: dict[str, float], n_batches: int) -> list[str]:
@@ -130,13 +139,19 @@ def _disagreements(numbers: dict[str, float], n_batches: int) -> list[str]:
     ]
 
 
-def _crowding(numbers: dict[str, float]) -> list[str]:
-    if not numbers["thinned_share"] > 0.1:
-        return []
-    return [
-        f"walkers of {numbers['thinned_share']:.0%} of the roots came to the cap (settings.max_walkers): the value "
-        "function is far too large somewhere, time is lost there; learn longer, or give the dead end in `others`"
-    ]
+def _value_function(numbers: dict[str, float]) -> list[str]:
+    lines = []
+    if numbers["hidden_share"] > 0.25:
+        lines.append(
+            f"{numbers['hidden_share']:.0%} of the transitions came by where the value function had all but given them "
+            "up: it is far too small in a live channel and the error bar may be too small; learn longer"
+        )
+    if numbers["thinned_share"] > 0.1:
+        lines.append(
+            f"walkers of {numbers['thinned_share']:.0%} of the roots came to the cap (settings.max_walkers): the value "
+            "function is far too large somewhere, time is lost there; learn longer, or give the dead end in `others`"
+        )
+    return lines
 
 
 def _defence(found: Production) -> float:

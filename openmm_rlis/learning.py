@@ -102,14 +102,22 @@ def learn_round(
     rng: np.random.Generator,
 ) -> Lesson:
     """Walk, take returns, and fit a copy of `value` to them and to the samples of earlier rounds."""
+    done, info = pilot(engine, value, run, settings, rng)
+    samples = samples_of(done, value, settings.decay, MOST_SAMPLES, rng)
+    learner = ValueFunction.from_arrays(value.features, value.arrays())
+    loss = train(learner, [*replay, samples][-REPLAYED_ROUNDS:], rng, loss=settings.loss)
+    return Lesson(learner.eval(), samples, {**info, "loss": loss})
+
+
+def pilot(
+    engine: Engine, value: ValueFunction, run: FluxRun, settings: Settings, rng: np.random.Generator
+) -> tuple[Walk, dict[str, Any]]:
+    """Walk `learning_roots` roots and return the walk with what it says about cost and variance."""
     engine.reseed(rng)
     before = engine.cost.force_evaluations
     n = settings.learning_roots
     roots = choose_roots(value, run.exits, run.priors, n, settings, rng)
     done = walk_roots(engine, value, roots, settings, rng)
-    samples = samples_of(done, value, settings.decay, MOST_SAMPLES, rng)
-    learner = ValueFunction.from_arrays(value.features, value.arrays())
-    loss = train(learner, [*replay, samples][-REPLAYED_ROUNDS:], rng, loss=settings.loss)
     share = n * np.exp(roots.log_weights) * done.success
     probability = float(share.mean())
     info = {
@@ -121,9 +129,8 @@ def learn_round(
         "success_frames_per_root": _success_frames(done.tree) / n,
         "lags": done.n_lags,
         "peak": done.peak,
-        "loss": loss,
     }
-    return Lesson(learner.eval(), samples, info)
+    return done, info
 
 
 def _success_frames(tree: Any) -> int:
@@ -132,15 +139,16 @@ def _success_frames(tree: Any) -> int:
 
 @dataclass(frozen=True)
 class Plan:
-    """How one production round of every batch is made: lags of the run in A, and roots."""
+    """How one production round of every batch is made: lags of the run in A, and roots; and what a root takes."""
 
     flux_lags: int
     n_roots: int
     frames_per_root: float
+    evaluations_per_root: float
 
-    def evaluations(self, n_replicas: int, lag_steps: int, evaluations_per_root: float) -> float:
+    def evaluations(self, n_replicas: int, lag_steps: int) -> float:
         """Return the force evaluations of one batch in one round, as foreseen."""
-        return n_replicas * self.flux_lags * lag_steps + self.n_roots * evaluations_per_root
+        return n_replicas * self.flux_lags * lag_steps + self.n_roots * self.evaluations_per_root
 
 
 def make_plan(
@@ -174,4 +182,4 @@ def make_plan(
     frames = float(
         np.mean([i["success_frames_per_root"] + settings.failure_share * i["frames_per_root"] for i in late])
     )
-    return Plan(int(np.clip(lags, 20, 20_000)), int(np.clip(roots, 16, 20_000)), frames)
+    return Plan(int(np.clip(lags, 20, 20_000)), int(np.clip(roots, 16, 20_000)), frames, per_root)

@@ -26,7 +26,7 @@ from .estimators import Estimate
 from .executor import make_executor
 from .flux import FluxRun, FluxState, equilibrate, first_exits, run_flux
 from .frames import predicted_bytes
-from .learning import Lesson, Plan, cold_start, learn_round, make_engine, make_plan
+from .learning import Lesson, Plan, cold_start, learn_round, make_engine, make_plan, pilot
 from .problem import TARGET, Problem
 from .production import PRODUCTION, GroupRecord, Task, stream
 from .result import Result
@@ -34,7 +34,7 @@ from .storage import RunDirectory
 from .training import Samples
 from .value import ValueFunction
 
-FLUX, START, LEARNING = 1, 2, 3
+FLUX, START, LEARNING, PILOT = 1, 2, 3, 5
 BRUTE_BATCHES, BRUTE_REPLICAS, BRUTE_LAGS = 64, 8, 1000
 
 
@@ -182,28 +182,22 @@ class Loop:
         if not self.store.rounds("plan"):
             limit = self.goal.max_force_evaluations
             budget = math.inf if limit is None else max(limit - self.evaluations, 0) / 2
-            if not lessons:
-                lessons = [
-                    {
-                        "evaluations_per_root": 1e4,
-                        "relative_variance_per_root": 20.0,
-                        "success_frames_per_root": 50.0,
-                        "frames_per_root": 50.0,
-                    }
-                ]
+            engine = make_engine(self.problem, self.settings, self.config["platform"], value)
+            if not lessons:  # a value function that was given and is not trained further
+                lessons = [pilot(engine, value, flux, self.settings, stream(self.seed, PILOT))[1]]
             plan = make_plan(
                 self.problem, value, flux, flux_lags, lessons, self.settings, self.goal.target_relative_error, budget
             )
-            per_root = float(np.mean([i["evaluations_per_root"] for i in lessons[-3:]]))
-            self._write("plan", 0, {}, {**asdict(plan), "evaluations_per_root": per_root}, 0)
+            cost = {"learning_evaluations": engine.cost.force_evaluations, "network_calls": engine.cost.network_calls}
+            self._write("plan", 0, {}, {**asdict(plan), **cost}, engine.cost.force_evaluations)
         info = self.store.read_round("plan", 0).info
-        plan = Plan(int(info["flux_lags"]), int(info["n_roots"]), float(info["frames_per_root"]))
+        names = ("frames_per_root", "evaluations_per_root")
+        plan = Plan(int(info["flux_lags"]), int(info["n_roots"]), *(float(info[name]) for name in names))
         self._tell("plan", 0, message=f"{plan.flux_lags} lags in A, {plan.n_roots} roots a batch; {self._disk(plan)}")
         return plan
 
     def _produce(self, state: FluxState, value: ValueFunction, plan: Plan) -> str:
-        per_root = float(self.store.read_round("plan", 0).info["evaluations_per_root"])
-        foreseen = self.settings.n_batches * plan.evaluations(self.settings.replicas, self.problem.lag_steps, per_root)
+        foreseen = self.settings.n_batches * plan.evaluations(self.settings.replicas, self.problem.lag_steps)
         # Groups are those of the workers that the run was started with, so that resuming with others changes no number.
         n_groups = min(int(self.store.config["workers"]), self.settings.n_batches)
         groups = tuple(tuple(part.tolist()) for part in np.array_split(np.arange(self.settings.n_batches), n_groups))
@@ -255,9 +249,9 @@ class Loop:
         rounds = self.store.rounds("production")
         if rounds:
             state = _state(self.store.read_round("production", rounds[-1]).arrays)
-        index, seconds = len(rounds), 0.0
+        index, seconds, result = len(rounds), 0.0, None
         while True:
-            result = Result(self.store, self.problem)
+            result = Result(self.store, self.problem, result)
             self._tell_production(result, index)
             if index and result.rate.relative_error <= self.goal.target_relative_error:
                 return "target"
@@ -289,8 +283,10 @@ class Loop:
         walk = sum(group.walk_evaluations for group in groups)
         calls = sum(group.network_calls for group in groups)
         info = {"flux_evaluations": flux, "production_evaluations": walk, "network_calls": calls}
-        info["n_thinned"] = sum(r.n_thinned for r in records)
-        self._write("production", index, arrays, info, flux + walk, [r.tree for r in records if r.tree is not None])
+        more = {"n_thinned": sum(r.n_thinned for r in records), "hidden": float(sum(r.hidden for r in records))}
+        self._write(
+            "production", index, arrays, info | more, flux + walk, [r.tree for r in records if r.tree is not None]
+        )
         return _state(arrays)
 
     def _keep_lesson(self, stage: str, index: int, lesson: Lesson, engine: Engine, before: int = 0) -> None:
@@ -359,8 +355,7 @@ class Loop:
         left = fraction = None
         if math.isfinite(error) and error > 0:
             fraction = min(1.0, (target / error) ** 2)
-            spent = sum(float(self.store.read_round("production", i).info["seconds"]) for i in range(index))
-            left = spent * (1.0 / fraction - 1.0)
+            left = result.production_seconds * (1.0 / fraction - 1.0)
         self._tell("production", index, result.rate, fraction=fraction, seconds_left=left)
 
 

@@ -41,7 +41,8 @@ class Record:
 
     `root_weights` (n_roots,) is each root's share of `transitions`, `defensive` (n_roots,) says which roots played no
     roulette; `ended` is the total weight that ended anywhere over the weight of all exits, 1 on average, NaN without
-    exits; `n_thinned` counts the roots whose walkers came to the cap.
+    exits; `hidden` is the part of the defensive roots' contribution that V had all but given up; `n_thinned` counts the
+    roots whose walkers came to the cap.
     """
 
     n_exits: int
@@ -49,6 +50,7 @@ class Record:
     time: float
     ended: float
     root_weights: Array
+    hidden: float
     defensive: NDArray[np.bool_]
     n_thinned: int
     tree: PathTree | None
@@ -150,14 +152,16 @@ def _record(
 ) -> Record:
     mine = np.flatnonzero(roots.batches == index)
     if len(mine) == 0:
-        return Record(0, 0.0, time, np.nan, np.zeros(0), np.zeros(0, dtype=bool), 0, None)
+        return Record(0, 0.0, time, np.nan, np.zeros(0), 0.0, np.zeros(0, dtype=bool), 0, None)
     weights = np.exp(roots.log_weights[mine])
     shares = weights * done.success[mine]
     tree = kept.prune(roots.batches[kept.roots] == index)
     tree = replace(tree, roots=(tree.roots - mine[0]).astype(np.int32), batch=batch, round=round_index)
     ended = float((weights * done.ended[mine]).sum() / n_exits)
     n_thinned = int((done.n_thinned[mine] > 0).sum())
-    return Record(n_exits, float(shares.sum()), time, ended, shares, roots.defensive[mine], n_thinned, tree)
+    defensive = roots.defensive[mine]
+    hidden = float((weights * done.hidden[mine])[defensive].sum())
+    return Record(n_exits, float(shares.sum()), time, ended, shares, hidden, defensive, n_thinned, tree)
 
 
 def kept_paths(done: Walk, failure_share: float, rng: np.random.Generator) -> PathTree:

@@ -6,7 +6,8 @@ Everything here comes from the stored production rounds, so it can be read on an
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Mapping
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from dataclasses import replace
 from functools import cached_property
 from importlib import metadata
 from pathlib import Path
@@ -20,7 +21,7 @@ from .diagnostics import Production
 from .errors import bad_input
 from .estimators import BatchTotals, Estimate
 from .paths import PathEnsemble
-from .storage import RunDirectory
+from .storage import Round, RunDirectory
 
 if TYPE_CHECKING:
     from .problem import Problem
@@ -31,9 +32,8 @@ PACKAGES = ("openmm-rlis", "openmm", "openmmtorch", "torch", "mdtraj", "numpy")
 Array = NDArray[np.float64]
 
 
-def read_production(run: RunDirectory, n_batches: int) -> Production:
-    """Return the production of a run directory, over the rounds stored so far."""
-    rounds = [run.read_round("production", index) for index in run.rounds("production")]
+def read_production(rounds: Sequence[Round], n_batches: int) -> Production:
+    """Return the production of a run from its rounds."""
 
     def table(name: str) -> Array:
         rows = [stored.arrays[name] for stored in rounds]
@@ -49,9 +49,17 @@ def read_production(run: RunDirectory, n_batches: int) -> Production:
     defensive = np.zeros(len(weights), bool) if old else joined("root_defensive", bool)
     totals = BatchTotals(transitions.sum(0), exits.sum(0), table("time").sum(0))
     n_thinned = sum(int(stored.info.get("n_thinned", 0)) for stored in rounds)
+    hidden = sum(float(stored.info.get("hidden", 0.0)) for stored in rounds)
     return Production(
-        totals, transitions, exits, table("ended"), weights, joined("root_batches", np.int64), defensive, n_thinned
-    )
+        totals, transitions, exits, table("ended"), weights, joined("root_batches", np.int64), defensive,
+        hidden, n_thinned,
+    )  # fmt: skip
+
+
+def _slim(stage: str, stored: Round) -> Round:
+    """Return a round without the structures and samples that no estimate needs."""
+    needed = {k: v for k, v in stored.arrays.items() if "/" not in k} if stage == "production" else {}
+    return replace(stored, arrays=needed, trees=())
 
 
 class Result:
@@ -63,15 +71,22 @@ class Result:
         The directory, open for reading at least.
     problem
         Only `value` needs it.
+    before
+        What was read of the same run earlier: its rounds are not read again.
     """
 
-    def __init__(self, run: RunDirectory, problem: Problem | None = None) -> None:
+    def __init__(self, run: RunDirectory, problem: Problem | None = None, before: Result | None = None) -> None:
         self.directory: Path = run.path
         self.config = run.config
         self._run = run
         self._problem = problem
-        self._production = read_production(run, int(self.config["settings"]["n_batches"]))
-        self._infos = [run.read_round(stage, i).info for stage in run.stages() for i in run.rounds(stage)]
+        self._rounds: dict[tuple[str, int], Round] = dict(before._rounds) if before else {}
+        for key in ((stage, i) for stage in run.stages() for i in run.rounds(stage)):
+            if key not in self._rounds:
+                self._rounds[key] = _slim(key[0], run.read_round(*key))
+        produced = [stored for (stage, _), stored in sorted(self._rounds.items()) if stage == "production"]
+        self._production = read_production(produced, int(self.config["settings"]["n_batches"]))
+        self._infos = [stored.info for stored in self._rounds.values()]
 
     @property
     def totals(self) -> BatchTotals:
@@ -171,6 +186,11 @@ class Result:
             "network_calls": sum(int(i.get("network_calls", 0)) for i in self._infos),
             "seconds": sum(float(i.get("seconds", 0.0)) for i in self._infos),
         }
+
+    @property
+    def production_seconds(self) -> float:
+        """Wall time of the production rounds so far."""
+        return sum(float(found.info["seconds"]) for (stage, _), found in self._rounds.items() if stage == "production")
 
     @property
     def seed(self) -> int:

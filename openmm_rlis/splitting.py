@@ -27,8 +27,6 @@ Array = NDArray[np.float64]
 Score = Callable[[Array], Array]
 STALL = 20
 """Levels in which the score must gain 0.01, or else the target is taken to be out of reach (a chance of 2e-4)."""
-PATIENCE = 200
-"""Lags that every path may take after a cut; more only where most paths are long."""
 
 
 @dataclass(frozen=True)
@@ -113,9 +111,12 @@ def split(
     n_paths: int = 200,
     kill_share: float = 0.35,
     max_levels: int = 150,
-    max_lags: int = 20_000,
+    max_lags: int = 500,
 ) -> Splitting:
     """Run adaptive multilevel splitting from exits of A, (m, n_atoms, 3).
+
+    After a cut, a path that has not ended within `max_lags` lags sits in a trap, or is slow, and counts as a failure;
+    its best score stands, so that the next cut can start from it.
 
     Raises
     ------
@@ -124,7 +125,7 @@ def split(
     """
     paths = [_Path([x], [float(score(x[None])[0])]) for x in exits[rng.integers(0, len(exits), n_paths)]]
     stragglers = n_paths // 20
-    _finish(engine, score, paths, min(max_lags, PATIENCE), stragglers)
+    _finish(engine, score, paths, max_lags, stragglers)
     levels: list[float] = []
     log_survival = [0.0]
     while True:
@@ -145,9 +146,7 @@ def split(
         log_survival.append(log_survival[-1] + float(np.log(len(alive) / n_paths)))
         for i, j in zip(dead, rng.choice(alive, len(dead)), strict=True):
             paths[i] = _cut(paths[j], level)
-        # Paths that stay far longer than most sit in a trap: they are given up as failures.
-        usual = int(np.median([len(paths[j].frames) for j in alive]))
-        _finish(engine, score, paths, min(max_lags, max(PATIENCE, 10 * usual)), stragglers)
+        _finish(engine, score, paths, max_lags, stragglers)
     log_p = log_survival[-1] + float(np.log(n_arrived / n_paths))
     return _collect(paths, np.array(levels), np.array(log_survival), log_p)
 

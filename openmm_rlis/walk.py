@@ -62,14 +62,16 @@ class Walk:
     """The outcome: paths as a tree, per-root sums, and what a person wants to know.
 
     `success` and `ended` (n_roots,) are the sums over a root's paths of the weight relative to the root's own weight
-    that ended in B, and anywhere: E[success] is the committor of the exit, E[ended] = 1. `n_thinned` (n_roots,) says
-    how often a root's walkers had to be thinned to the cap.
+    that ended in B, and anywhere: E[success] is the committor of the exit, E[ended] = 1. `hidden` (n_roots,) is the
+    part of `success` that came by where G was below a third of the window: V had all but given it up. `n_thinned`
+    (n_roots,) says how often a root's walkers had to be thinned to the cap.
     """
 
     tree: PathTree
     frames: Frames
     success: Array
     ended: Array
+    hidden: Array
     n_thinned: NDArray[np.int64]
     n_lags: int
     peak: int
@@ -80,6 +82,7 @@ class _Population:
     positions: Array
     log_weights: Array
     log_reference: Array
+    log_lowest: Array
     root: NDArray[np.int32]
     biased: NDArray[np.bool_]
     frame: NDArray[np.int32]
@@ -89,6 +92,7 @@ class _Population:
             self.positions[rows],
             self.log_weights[rows],
             self.log_reference[rows],
+            self.log_lowest[rows],
             self.root[rows],
             self.biased[rows],
             self.frame[rows],
@@ -107,7 +111,7 @@ class _Recorder:
         self.builder = TreeBuilder()
         self.log_weights: list[Array] = []
         self.codes: list[NDArray[np.int8]] = []
-        self.leaves: list[tuple[NDArray[np.int32], NDArray[np.int8], Array, NDArray[np.int32]]] = []
+        self.leaves: list[tuple[NDArray[np.int32], NDArray[np.int8], Array, NDArray[np.int32], Array]] = []
 
     def add(
         self, x: Array, parents: NDArray[np.int32], log_weights: Array, codes: NDArray[np.int8], lag: int
@@ -117,15 +121,15 @@ class _Recorder:
         self.codes.append(codes)
         return ids
 
-    def end(self, ids: NDArray[np.int32], codes: NDArray[np.int8], log_weights: Array, root: NDArray[np.int32]) -> None:
-        self.leaves.append((ids, codes, log_weights, root))
+    def end(self, gone: _Population, codes: NDArray[np.int8]) -> None:
+        self.leaves.append((gone.frame, codes, gone.log_weights, gone.root, gone.log_lowest))
 
     def frames(self) -> Frames:
         blocks = np.cumsum([0] + [len(c) for c in self.codes])
         return Frames(np.concatenate(self.log_weights), np.concatenate(self.codes), blocks)
 
     def tree(self) -> PathTree:
-        ids, codes, log_weights, root = (np.concatenate(column) for column in zip(*self.leaves, strict=True))
+        ids, codes, log_weights, root, _ = (np.concatenate(column) for column in zip(*self.leaves, strict=True))
         return self.builder.finish(ids, codes, log_weights, root, 0, 0)
 
 
@@ -174,6 +178,7 @@ def walk(
         roots.positions,
         roots.log_weights.copy(),
         log_reference,
+        np.zeros(n),
         np.arange(n, dtype=np.int32),
         roots.biased.copy(),
         frame,
@@ -195,10 +200,12 @@ def walk(
         alive = _retire(record, alive, codes)
         if len(alive.root):
             log_v = log_value(alive.positions)
-            children = branch(_importance(alive, log_v, roots, window), window, rng)
+            log_g = alive.log_weights + log_v - alive.log_reference
+            alive.log_lowest = np.minimum(alive.log_lowest, log_g)
+            children = branch(_without_roulette(log_g, roots.defensive[alive.root], window), window, rng)
             alive, log_v = alive.offspring(children), log_v[children.parents]
             alive = _thin(alive, log_v, max_walkers, n_thinned, rng)
-    return _summary(record, roots, n_thinned, n_lags, peak)
+    return _summary(record, roots, window, n_thinned, n_lags, peak)
 
 
 def _move(engine: Engine, alive: _Population) -> None:
@@ -221,18 +228,14 @@ def _record_frames(record: _Recorder, alive: _Population, codes: NDArray[np.int8
 
 def _retire(record: _Recorder, alive: _Population, codes: NDArray[np.int8]) -> _Population:
     over = codes != OUTSIDE
-    if over.any():
-        gone = alive.take(over)
-        record.end(gone.frame, codes[over], gone.log_weights, gone.root)
+    if over.any() or len(over) == 0:  # a walk without roots has an empty tree
+        record.end(alive.take(over), codes[over])
     return alive.take(~over)
 
 
-def _importance(alive: _Population, log_v: Array, roots: Roots, window: Window) -> Array:
-    """Return ln G, raised to the window's lower end for walkers that play no roulette."""
-    log_g: Array = alive.log_weights + log_v - alive.log_reference
-    if window.low == 0.0:
-        return log_g
-    return np.where(roots.defensive[alive.root], np.maximum(log_g, np.log(window.low)), log_g)
+def _without_roulette(log_g: Array, defensive: NDArray[np.bool_], window: Window) -> Array:
+    """Return ln G, raised to the window's lower end for defensive walkers."""
+    return np.where(defensive, np.maximum(log_g, np.log(window.low)), log_g) if window.low > 0.0 else log_g
 
 
 def _thin(
@@ -256,14 +259,16 @@ def _thin(
     return alive.offspring(Offspring(np.concatenate(rows), np.concatenate(factors)))
 
 
-def _summary(record: _Recorder, roots: Roots, n_thinned: NDArray[np.int64], n_lags: int, peak: int) -> Walk:
+def _summary(
+    record: _Recorder, roots: Roots, window: Window, n_thinned: NDArray[np.int64], n_lags: int, peak: int
+) -> Walk:
     n = len(roots.positions)
-    success, ended = np.zeros(n), np.zeros(n)
-    for _, codes, log_weights, root in record.leaves:
+    success, ended, hidden = np.zeros(n), np.zeros(n), np.zeros(n)
+    given_up = np.log(window.low / 3.0) if window.low > 0.0 else -np.inf
+    for _, codes, log_weights, root, log_lowest in record.leaves:
         weight = np.exp(log_weights - roots.log_weights[root])
+        arrived = codes == TARGET
         np.add.at(ended, root, weight)
-        np.add.at(success, root, np.where(codes == TARGET, weight, 0.0))
-    if not record.leaves:  # no roots
-        empty = np.zeros(0, np.int32)
-        record.end(empty, empty.astype(np.int8), np.zeros(0), empty)
-    return Walk(record.tree(), record.frames(), success, ended, n_thinned, n_lags, peak)
+        np.add.at(success, root, np.where(arrived, weight, 0.0))
+        np.add.at(hidden, root, np.where(arrived & (log_lowest < given_up), weight, 0.0))
+    return Walk(record.tree(), record.frames(), success, ended, hidden, n_thinned, n_lags, peak)

@@ -106,7 +106,7 @@ def test_plans_divide_the_effort(start: tuple[Engine, FluxRun, Lesson]) -> None:
     info = {"evaluations_per_root": 500.0, "relative_variance_per_root": 4e4}
     info |= {"success_frames_per_root": 1.0, "frames_per_root": 1.0}
     made = make_plan(problem, lesson.value, run, 300, [info], SETTINGS, 0.02, 4e6)
-    foreseen = SETTINGS.n_batches * made.evaluations(SETTINGS.replicas, problem.lag_steps, 500.0)
+    foreseen = SETTINGS.n_batches * made.evaluations(SETTINGS.replicas, problem.lag_steps)
     assert foreseen == pytest.approx(4e6, rel=0.05)
 
 

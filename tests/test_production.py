@@ -42,7 +42,7 @@ def produced(line: Line, settings: Settings = SETTINGS, lags: int = 250) -> Grou
     value = wrong_value(line)
     engine = make_engine(line.problem(), settings, None, value)
     state = settled(line, BATCHES * settings.replicas)
-    plan = Plan(lags, 24, 1.0)
+    plan = Plan(lags, 24, 1.0, 1.0)
     return produce(engine, value, state, settings, plan, np.random.default_rng(5), range(BATCHES), 3)
 
 
@@ -115,7 +115,7 @@ def test_a_stretch_without_exits_counts_as_zero() -> None:
     value = wrong_value(line)
     engine = make_engine(line.problem(), settings, None, value)
     state = initial_state(line.problem(), 2)
-    group = produce(engine, value, state, settings, Plan(2, 16, 1.0), np.random.default_rng(1), (0, 1), 0)
+    group = produce(engine, value, state, settings, Plan(2, 16, 1.0, 1.0), np.random.default_rng(1), (0, 1), 0)
     for record in group.batches:
         assert (record.n_exits, record.transitions, record.tree) == (0, 0.0, None)
         assert np.isnan(record.ended) and record.time > 0 and len(record.root_weights) == 0
@@ -125,7 +125,15 @@ def test_tasks_do_their_groups_in_any_order() -> None:
     settings = SETTINGS.model_copy(update={"n_batches": 4, "replicas": 2})
     value = wrong_value(DOUBLE)
     task = Task(
-        DOUBLE.problem(), value.arrays(), settings, Plan(60, 16, 1.0), settled(DOUBLE, 8), ((0, 1), (2, 3)), 7, 2, None
+        DOUBLE.problem(),
+        value.arrays(),
+        settings,
+        Plan(60, 16, 1.0, 1.0),
+        settled(DOUBLE, 8),
+        ((0, 1), (2, 3)),
+        7,
+        2,
+        None,
     )
     both, second = task([0, 1]), task([1])
     assert [r.transitions for r in both[1].batches] == [r.transitions for r in second[0].batches]
