@@ -6,7 +6,7 @@ Everything here comes from the stored production rounds, so it can be read on an
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
 from importlib import metadata
@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from . import diagnostics, estimators
+from . import channels, diagnostics, estimators
 from .diagnostics import Production
 from .errors import bad_input
 from .estimators import BatchTotals, Estimate
@@ -137,17 +137,43 @@ class Result:
         """Every success path and the stored share of failure paths, with weights."""
         return self._run.paths(float(self.config["settings"]["failure_share"]), float(self.config["lag_time"]))
 
-    def channels(self, label: Callable[[NDArray[np.float32]], Hashable]) -> dict[Hashable, Estimate]:
-        """Return each channel's share of the transitions.
+    def channels(self, label: Callable[[NDArray[np.float32]], Hashable] | None = None) -> dict[Hashable, Estimate]:
+        """Return each channel's share of the transitions, largest first.
 
         Parameters
         ----------
         label
-            Called with the frames of a success path, (n_frames, n_atoms, 3) in nm; returns the channel's name.
+            Called with the frames of a success path, (n_frames, n_atoms, 3) in nm; returns the channel's name. Without
+            it, channels are found by grouping (see `openmm_rlis.channels`) and are called 0, 1, 2 ... as in
+            `path_channels`; that needs torch and the problem.
         """
         success = self.paths.success()
-        labels = [label(success.positions(i)) for i in range(len(success))]
-        return estimators.channel_shares(success.batches, labels, success.weights, len(self.totals.time))
+        names: Sequence[Hashable]
+        names = self.path_channels.tolist() if label is None else [label(frames) for frames in _frames(success)]
+        return estimators.channel_shares(success.batches, names, success.weights, len(self.totals.time))
+
+    @cached_property
+    def path_channels(self) -> NDArray[np.int64]:
+        """The channel (n_success,) of every path of `paths.success()`, by grouping; 0 carries the largest share.
+
+        Raises
+        ------
+        InputError
+            The run has no value function, or needs its problem.
+        """
+        from .features import evaluate
+
+        success, value, problem = self.paths.success(), self.value, problem_of(self.config, self._problem)
+        if len(success) == 0:
+            return np.zeros(0, dtype=np.int64)
+        frames = list(_frames(success))
+        ends = np.cumsum([len(f) for f in frames])[:-1]
+        joined = np.concatenate(frames).astype(float)
+        scale = value.arrays()["scale"]
+        features = np.split(evaluate(problem.features, joined) / scale, ends)
+        points = channels.transition_points(features, np.split(value.committor(joined, problem), ends))
+        roots = np.unique(np.stack([success.batches, success.rounds, success.roots]), axis=1, return_inverse=True)[1]
+        return channels.cluster(points, success.weights, roots, np.random.default_rng(0))
 
     @cached_property
     def value(self) -> ValueFunction:
@@ -215,6 +241,10 @@ class Result:
             "rounds": self.n_rounds, "cost": self.cost, "diagnostics": self.diagnostics, "versions": versions(),
             "seed": self.seed,
         }  # fmt: skip
+
+
+def _frames(paths: PathEnsemble) -> Iterator[NDArray[np.float32]]:
+    return (paths.positions(i) for i in range(len(paths)))
 
 
 def problem_of(config: Mapping[str, Any], problem: Problem | None) -> Problem:
