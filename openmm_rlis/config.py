@@ -52,7 +52,7 @@ class Settings(BaseModel):
     """Rounds of walking and training before the value function is frozen."""
     failure_share: float = Field(0.01, ge=0.0, le=1.0)
     """Share of failing paths that is kept on disk."""
-    defensive_share: float = Field(0.5, ge=0.0, le=1.0)
+    defensive_share: float = Field(1.0, ge=0.0, le=1.0)
     """Share of roots whose walkers play no roulette and feel no bias: they see every channel, whatever V says."""
     unbiased_share: float = Field(0.5, ge=0.0, le=1.0)
     """Share of the other roots whose walkers feel no bias even when `bias_scale` is positive."""

@@ -139,6 +139,31 @@ def run_directories(directory: Path) -> dict[str, Path]:
     return {direction: directory / direction for direction in DIRECTIONS if (directory / direction).is_dir()}
 
 
+def verify(directory: Path, simulate: bool) -> int:
+    """Print a table of checks of each run in `directory`; status 1 if one fails, 2 if files are damaged."""
+    from rich.console import Console
+    from rich.table import Table
+
+    from .result import load
+    from .verify import check_records, check_simulations
+
+    status = DONE
+    for path in run_directories(directory).values():
+        result = load(path)
+        checks = list(check_records(result))
+        if simulate and result.config["method"] == "run" and checks[0].verdict == "pass":
+            checks += check_simulations(result, path / "verify")
+        table = Table(title=str(path), title_justify="left")
+        for column in ("check", "verdict", ""):
+            table.add_column(column, overflow="fold")
+        for check in checks:
+            table.add_row(check.name, check.verdict, check.detail)
+        Console().print(table)
+        failed = [check for check in checks if check.verdict == "fail"]
+        status = max(status, BAD_INPUT if checks[0] in failed else FAILED if failed else DONE)
+    return status
+
+
 def _sample(config: RunConfig, problem: Any, directory: Path, report: Report) -> Any:
     from . import sampler
 

@@ -213,6 +213,10 @@ class Result:
             "seconds": sum(float(i.get("seconds", 0.0)) for i in self._infos),
         }
 
+    def damaged(self) -> list[str]:
+        """Return what is wrong with the stored files, a line each; empty if every checksum is right."""
+        return self._run.verify()
+
     @property
     def production_seconds(self) -> float:
         """Wall time of the production rounds so far."""

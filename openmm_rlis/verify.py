@@ -1,0 +1,160 @@
+"""Verify: try to prove a run wrong.
+
+    records         every checksum, the norm of the weights, agreement of batches, rounds and roots     at once
+    simulations     committor near 1/2, half the time step, half the lag, brute force when it is warmer  minutes
+
+Each check says pass, fail, or could not tell; the last is an answer too: a comparison whose error is larger than
+`USEFUL` proves nothing. Rates are compared with z = (k' - k) / sqrt(e'^2 + e^2), beyond 3.5 is a failure, which a good
+run meets once in 1000 comparisons with Student's t. What no check can show is a channel that nothing has entered.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .branching import Window
+from .config import Settings
+from .engine import Engine, one_thread
+from .estimators import Estimate
+from .problem import Problem
+from .result import Result, problem_of
+from .sampler import brute, load, resume, run
+from .walk import Roots, walk
+
+Array = NDArray[np.float64]
+Verdict = Literal["pass", "fail", "could not tell"]
+LIMIT, USEFUL = 3.5, 0.35
+N_FRAMES, N_SHOTS = 40, 50
+SCORES = {
+    "defence_score": "roots with and without roulette agree",
+    "batch_halves_score": "odd and even batches agree",
+    "round_halves_score": "early and late rounds agree",
+}
+
+
+@dataclass(frozen=True)
+class Check:
+    """One attempt: what was compared, how it ended, and the numbers."""
+
+    name: str
+    verdict: Verdict
+    detail: str
+
+
+def check_records(result: Result) -> Iterator[Check]:
+    """Yield the checks that need nothing but the stored run."""
+    damaged = result.damaged()
+    yield Check("every checksum is right", "fail" if damaged else "pass", "; ".join(damaged))
+    norm, numbers = result.ended, result.diagnostics
+    z = (norm.value - 1.0) / norm.standard_error if norm.standard_error > 0 else float("nan")
+    yield _scored("weights of all ended paths sum to 1", z, f"{norm.value:.4f} +- {norm.standard_error:.4f}")
+    for name, text in SCORES.items():
+        yield _scored(text, numbers[name], f"{numbers[name]:+.2f} standard errors")
+    known = math.isfinite(result.rate.standard_error)
+    alarms = numbers["alarms"]
+    verdict: Verdict = "fail" if alarms else "pass" if known else "could not tell"
+    yield Check("no alarm", verdict, "; ".join(alarms))
+
+
+def check_simulations(
+    result: Result, folder: Path, problem: Problem | None = None, target_relative_error: float = 0.15
+) -> Iterator[Check]:
+    """Yield the checks that need new simulations, kept in run directories under `folder`.
+
+    Parameters
+    ----------
+    result
+        A finished run, not brute force.
+    problem
+        Needed when the run's regions are Python objects.
+    target_relative_error
+        Of each new rate.
+    """
+    problem = problem_of(result.config, problem)
+    yield check_committor(result, problem)
+    options: dict[str, Any] = {"target_relative_error": target_relative_error, "seed": result.seed + 1}
+    settings = Settings.from_mapping(result.config["settings"]).model_copy(update={"learning_rounds": 1})
+    finer = varied(problem, timestep=problem.timestep / 2.0, lag_steps=problem.lag_steps * 2)
+    trained = {"value": result.value, "settings": settings, **options}
+    found = _kept(folder / "half-timestep", finer, partial(run, **trained))
+    yield compared("half the time step, same lag", result.rate, found.rate)
+    if problem.lag_steps > 1:
+        oftener = varied(problem, lag_steps=problem.lag_steps // 2)
+        found = _kept(folder / "half-lag", oftener, partial(run, **trained))
+        yield compared("half the lag, same time step", result.rate, found.rate)
+    warm = varied(problem, temperature=1.5 * problem.temperature, kT=1.5 * problem.kT)
+    anew = {**options, "settings": Settings.from_mapping(result.config["settings"])}
+    learned = _kept(folder / "warm-run", warm, partial(run, **anew))
+    limit = 10 * learned.cost["force_evaluations"]["total"]
+    plain = _kept(folder / "warm-brute", warm, partial(brute, max_force_evaluations=limit, **options))
+    yield compared("run against brute force at 1.5 times the temperature", plain.rate, learned.rate)
+
+
+def check_committor(result: Result, problem: Problem) -> Check:
+    """Shoot unbiased paths from frames of success paths where the learned committor is between 0.3 and 0.7."""
+    name, success = "learned committor near 1/2", result.paths.success()
+    rng = np.random.default_rng(result.seed)
+    frames: list[Array] = []
+    learned: list[float] = []
+    for i in rng.permutation(len(success))[: 5 * N_FRAMES]:
+        x = success.positions(int(i)).astype(float)
+        q = result.value.committor(x, problem)
+        near = np.flatnonzero((q > 0.3) & (q < 0.7))
+        if len(near) and len(frames) < N_FRAMES:
+            chosen = int(rng.choice(near))
+            frames.append(x[chosen])
+            learned.append(float(q[chosen]))
+    if len(frames) < N_FRAMES // 2:
+        return Check(name, "could not tell", f"{len(frames)} frames between 0.3 and 0.7")
+    n, no = len(frames) * N_SHOTS, np.zeros(len(frames) * N_SHOTS, dtype=bool)
+    x = np.repeat(np.stack(frames), N_SHOTS, axis=0)
+    engine = Engine(problem, int(result.config["settings"]["n_slots"]), result.config["platform"])
+    with one_thread():
+        engine.reseed(rng)
+        roots = Roots(x, x, np.zeros(n), no, no, np.zeros(n, np.int32))
+        done = walk(engine, lambda y: np.zeros(len(y)), roots, Window(0.0, math.inf), rng, frame_stride=1_000_000)
+    shot = done.success.reshape(-1, N_SHOTS).mean(1)
+    difference = shot - np.array(learned)
+    error = float(difference.std(ddof=1)) / math.sqrt(len(difference))
+    detail = f"learned {np.mean(learned):.3f}, shot {shot.mean():.3f} +- {error:.3f}; costs variance, not correctness"
+    return Check(name, "pass" if abs(difference.mean()) < 0.1 + LIMIT * error else "fail", detail)
+
+
+def compared(name: str, reference: Estimate, found: Estimate) -> Check:
+    """Return the check that two independent estimates of one rate agree."""
+    detail = f"{reference.value:.4g} +- {reference.standard_error:.2g}, {found.value:.4g} +- {found.standard_error:.2g}"
+    error = math.hypot(reference.standard_error, found.standard_error)
+    if not error < USEFUL * max(reference.value, found.value):
+        return Check(name, "could not tell", detail)
+    z = (found.value - reference.value) / error
+    return Check(name, "pass" if abs(z) < LIMIT else "fail", f"{detail}: {z:+.1f} standard errors")
+
+
+def varied(problem: Problem, **changes: float) -> Problem:
+    """Return a copy of a problem with other numbers; it has no recipe, since it is another problem."""
+    other = copy.copy(problem)
+    for name, number in {**changes, "recipe": None}.items():
+        setattr(other, name, number)
+    return other
+
+
+def _kept(folder: Path, problem: Problem, make: Callable[[Problem, Path], Result]) -> Result:
+    """Return the run in `folder`, carried on or made now if need be."""
+    if (folder / "result.json").exists():
+        return load(folder, problem)
+    return resume(folder, problem) if folder.exists() else make(problem, folder)
+
+
+def _scored(name: str, z: float, detail: str) -> Check:
+    if not math.isfinite(z):
+        return Check(name, "could not tell", "too little data")
+    return Check(name, "pass" if abs(z) < LIMIT else "fail", detail)
