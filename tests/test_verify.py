@@ -17,7 +17,7 @@ from openmm_rlis.estimators import Estimate
 from openmm_rlis.verify import check_records, check_simulations, compared, varied
 
 LINE = double_well(4.0, 0.5)
-SETTINGS = Settings(n_batches=12, replicas=8, learning_rounds=3, learning_roots=200, n_slots=128)
+SETTINGS = Settings(n_batches=12, replicas=8, learning_rounds=6, learning_roots=800, n_slots=128)
 
 
 @pytest.fixture(scope="module")
