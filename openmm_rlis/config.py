@@ -53,9 +53,9 @@ class Settings(BaseModel):
     failure_share: float = Field(0.01, ge=0.0, le=1.0)
     """Share of failing paths that is kept on disk."""
     defensive_share: float = Field(1.0, ge=0.0, le=1.0)
-    """Share of roots whose walkers play no roulette and feel no bias: they see every channel, whatever V says."""
+    """Share of roots whose walkers play no roulette: they see every channel, whatever V says."""
     unbiased_share: float = Field(0.5, ge=0.0, le=1.0)
-    """Share of the other roots whose walkers feel no bias even when `bias_scale` is positive."""
+    """Share of roots whose walkers feel no bias even when `bias_scale` is positive."""
     learning_roots: int = Field(400, ge=10, le=1_000_000)
     """Roots of one round of learning."""
     loss: Literal["poisson", "itakura-saito"] = "poisson"

@@ -80,7 +80,7 @@ def choose_roots(
     defensive = rng.permutation(n_roots) < round(settings.defensive_share * n_roots)
     biased = np.zeros(n_roots, dtype=bool)
     if settings.bias_scale > 0.0:
-        biased = ~defensive & (rng.random(n_roots) >= settings.unbiased_share)
+        biased = rng.random(n_roots) >= settings.unbiased_share
     return Roots(exits[index], priors[index], log_weights, biased, defensive, np.full(n_roots, batch, np.int32))
 
 
