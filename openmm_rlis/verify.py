@@ -156,5 +156,5 @@ def _kept(folder: Path, problem: Problem, make: Callable[[Problem, Path], Result
 
 def _scored(name: str, z: float, detail: str) -> Check:
     if not math.isfinite(z):
-        return Check(name, "could not tell", "too little data")
+        return Check(name, "could not tell", "nothing to compare, or too little data")
     return Check(name, "pass" if abs(z) < LIMIT else "fail", detail)
