@@ -23,19 +23,13 @@ from openmm_rlis.systems import triple_well
 from openmm_rlis.value import ValueFunction
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
-from oracles_2d import Plane, finite_volume
+from oracles_2d import Plane
+from test_oracles_2d import wells
 
 Array = NDArray[np.float64]
 BETA = 3.0
-BOX = (-2.4, 2.4, -7.0 / 3.0, 3.0)
 KINDS = ("learned", "exact", "constant", "inverted", "random", "channel", "dead end")
 ONLY_FINE = ("channel, fine part only",)
-
-
-def exact() -> Plane:
-    """Return the finite volume reference."""
-    m = triple_well.minima()
-    return finite_volume(triple_well.energy, BETA, BOX, (384, 384), [(m["L"], 0.3), (m["R"], 0.3)])
 
 
 def log_committor(plane: Plane, x: Array, y: Array) -> Array:
@@ -48,7 +42,7 @@ def log_committor(plane: Plane, x: Array, y: Array) -> Array:
     return found
 
 
-def target(kind: str, log_q: Array, x: Array, y: Array, rng: np.random.Generator) -> Array:
+def target(kind: str, log_q: Array, x: Array, y: Array) -> Array:
     """Return the wrong ln V that the network is fitted to."""
 
     def gate(z: Array) -> Array:
@@ -80,7 +74,7 @@ def value(problem: rlis.Problem, plane: Plane, kind: str, seed: int) -> ValueFun
         return v.eval()
     x, y = rng.uniform(-2.2, 2.2, 20_000), rng.uniform(-1.8, 2.6, 20_000)
     log_q = log_committor(plane, x, y)
-    fits = [(v.fine, target(kind.split(",")[0], log_q, x, y, rng)), (v.coarse, log_q)]
+    fits = [(v.fine, target(kind.split(",")[0], log_q, x, y)), (v.coarse, log_q)]
     points = torch.as_tensor(np.stack([x, y, 0 * x], -1)[:, None])
     for part, (network, wanted) in enumerate(fits):
         goal = torch.as_tensor(np.minimum(wanted, -1e-3))
@@ -112,7 +106,7 @@ def one(kind: str, seed: int, plane: Plane) -> rlis.Result:
 def main() -> None:
     """Run everything and write results/adversarial.md."""
     seeds = range(1, 1 + int(sys.argv[1] if len(sys.argv) > 1 else 16))
-    plane = exact()
+    plane = wells(BETA, 0.0, 384)
     lines = [
         f"Triple well, beta {BETA:g}, V frozen as given, {len(seeds)} seeds, at most 3e7 force evaluations a run. "
         f"Truth: finite volumes, k = {plane.rate:.4e} /ps.",

@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .config import Settings
-from .engine import Engine, one_thread
+from .engine import Cost, Engine, one_thread
 from .errors import bad_input
 from .estimators import Estimate
 from .executor import make_executor
@@ -182,14 +182,16 @@ class Loop:
         if not self.store.rounds("plan"):
             limit = self.goal.max_force_evaluations
             budget = math.inf if limit is None else max(limit - self.evaluations, 0) / 2
-            engine = make_engine(self.problem, self.settings, self.config["platform"], value)
+            cost = Cost()
             if not lessons:  # a value function that was given and is not trained further
+                engine = make_engine(self.problem, self.settings, self.config["platform"], value)
                 lessons = [pilot(engine, value, flux, self.settings, stream(self.seed, PILOT))[1]]
+                cost = engine.cost
             plan = make_plan(
                 self.problem, value, flux, flux_lags, lessons, self.settings, self.goal.target_relative_error, budget
             )
-            cost = {"learning_evaluations": engine.cost.force_evaluations, "network_calls": engine.cost.network_calls}
-            self._write("plan", 0, {}, {**asdict(plan), **cost}, engine.cost.force_evaluations)
+            spent = {"learning_evaluations": cost.force_evaluations, "network_calls": cost.network_calls}
+            self._write("plan", 0, {}, {**asdict(plan), **spent}, cost.force_evaluations)
         info = self.store.read_round("plan", 0).info
         names = ("frames_per_root", "evaluations_per_root")
         plan = Plan(int(info["flux_lags"]), int(info["n_roots"]), *(float(info[name]) for name in names))

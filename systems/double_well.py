@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 
 from openmm_rlis.problem import Problem
 
-from .particle import particle_problem
+from .particle import particle_problem, plane, plane_labels
 
-plane_labels = ("x (nm)", "y (nm)")
+__all__ = ["build", "describe", "landmarks", "plane", "plane_labels"]
 
 
 def build(
@@ -65,11 +65,6 @@ def minima(height: float = 8.0, tilt: float = 1.0) -> dict[str, tuple[float, flo
     roots = np.roots([4.0 * height, 0.0, -4.0 * height, tilt])
     real = np.sort(roots[np.abs(roots.imag) < 1e-9].real)
     return {"L": (float(real[0]), 0.0), "R": (float(real[-1]), 0.0)}
-
-
-def plane(positions: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Return (x, y) in nm, (n, 2), of positions (n, 1, 3)."""
-    return np.asarray(positions, dtype=np.float64)[:, 0, :2]
 
 
 def landmarks() -> dict[str, NDArray[np.float64]]:

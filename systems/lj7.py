@@ -23,11 +23,12 @@ from openmm import app
 from scipy.optimize import minimize
 from torch import Tensor
 
-from openmm_rlis.errors import bad_input
 from openmm_rlis.features import Coordination, sorted_coordination
 from openmm_rlis.problem import Problem
 from openmm_rlis.regions import Region
 from openmm_rlis.units import BOLTZMANN
+
+from .arguments import checked_beta, checked_ends
 
 N_ATOMS = 7
 NAMES = ("C0", "C1", "C2", "C3")
@@ -62,15 +63,8 @@ def build(
     InputError
         Unknown or repeated minimum, or a number out of range.
     """
-    others = [name for name in others.split(",") if name] if isinstance(others, str) else list(others)
-    used = [source, target, *others]
-    for name in used:
-        if name not in NAMES:
-            raise bad_input("source, target, others", f"minima out of {', '.join(NAMES)}", repr(name))
-    if len(set(used)) != len(used):
-        raise bad_input("source, target, others", "three disjoint sets of minima", used, "name each minimum once")
-    if not np.isfinite(beta) or beta <= 0:
-        raise bad_input("beta", "a positive inverse temperature", beta)
+    used = checked_ends(source, target, others, NAMES)
+    others, beta = used[2:], checked_beta(beta)
     feature = coordination_feature()
     structures = minima()
     regions = {name: Region.ball(feature, _feature_of(structures[name]), radius, name) for name in used}

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from openmm_rlis.problem import Problem
 
-from .particle import particle_problem
+from .particle import particle_problem, plane, plane_labels
 
 SCALE = 0.1
 TERMS = (
@@ -28,7 +28,7 @@ TERMS = (
     (15.0, 0.7, 0.6, 0.7, -1.0, 1.0),
 )
 MINIMA = {"MA": (-0.55822, 1.44173), "MB": (0.62350, 0.02804), "MC": (-0.05001, 0.46669)}
-plane_labels = ("x (nm)", "y (nm)")
+__all__ = ["build", "describe", "landmarks", "plane", "plane_labels"]
 
 
 def build(
@@ -86,11 +86,6 @@ def energy(x: NDArray[np.float64], y: NDArray[np.float64]) -> NDArray[np.float64
     for height, a, b, c, x0, y0 in TERMS:
         total += SCALE * height * np.exp(a * (x - x0) ** 2 + b * (x - x0) * (y - y0) + c * (y - y0) ** 2)
     return total
-
-
-def plane(positions: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Return (x, y) in nm, (n, 2), of positions (n, 1, 3)."""
-    return np.asarray(positions, dtype=np.float64)[:, 0, :2]
 
 
 def landmarks() -> dict[str, NDArray[np.float64]]:

@@ -6,7 +6,7 @@ itself.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -14,11 +14,14 @@ import openmm
 from numpy.typing import NDArray
 from openmm import app
 
-from openmm_rlis.errors import bad_input
 from openmm_rlis.features import positions
 from openmm_rlis.problem import Problem
 from openmm_rlis.regions import Region
 from openmm_rlis.units import BOLTZMANN
+
+from .arguments import checked_beta, checked_ends
+
+plane_labels = ("x (nm)", "y (nm)")
 
 
 def particle_problem(
@@ -47,16 +50,8 @@ def particle_problem(
     InputError
         Unknown or repeated point, or a number out of range.
     """
-    others = _names(options.get("others", ()))
-    used = [options["source"], options["target"], *others]
-    for point in used:
-        if point not in points:
-            raise bad_input("source, target, others", f"names out of {', '.join(points)}", repr(point))
-    if len(set(used)) != len(used):
-        raise bad_input("source, target, others", "different points", used, "name each once")
-    beta = options["beta"]
-    if not np.isfinite(beta) or beta <= 0:
-        raise bad_input("beta", "a positive inverse temperature", beta)
+    used = checked_ends(options["source"], options["target"], options.get("others", ()), tuple(points))
+    others, beta = used[2:], checked_beta(options["beta"])
     structures = {point: _structure(*points[point]) for point in used}
     feature = positions().double()
     regions = {point: Region.ball(feature, structures[point][0], options["radius"], point) for point in used}
@@ -87,8 +82,9 @@ def particle_system(energy: str) -> openmm.System:
     return system
 
 
-def _names(others: str | Sequence[str]) -> list[str]:
-    return [name for name in others.split(",") if name] if isinstance(others, str) else list(others)
+def plane(positions: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return (x, y) in nm, (n, 2), of positions (n, 1, 3)."""
+    return np.asarray(positions, dtype=np.float64)[:, 0, :2]
 
 
 def _structure(x: float, y: float) -> NDArray[np.float64]:

@@ -21,11 +21,11 @@ from scipy.optimize import minimize
 
 from openmm_rlis.problem import Problem
 
-from .particle import particle_problem
+from .particle import particle_problem, plane, plane_labels
 
 STARTS = {"L": (-1.048, -0.042), "R": (1.048, -0.042), "T": (0.0, 1.537)}
 HILL = 1.0 / 3.0
-plane_labels = ("x (nm)", "y (nm)")
+__all__ = ["build", "describe", "landmarks", "plane", "plane_labels"]
 
 
 def build(
@@ -108,11 +108,6 @@ def channel(frames: NDArray[np.float32]) -> str:
     at = y[rows] - x[rows] * (y[rows + 1] - y[rows]) / (x[rows + 1] - x[rows])
     sign = np.where(before[rows], 1, -1)
     return "upper" if abs(int(sign[at > HILL].sum())) > 0 else "lower"
-
-
-def plane(positions: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Return (x, y) in nm, (n, 2), of positions (n, 1, 3)."""
-    return np.asarray(positions, dtype=np.float64)[:, 0, :2]
 
 
 def landmarks() -> dict[str, NDArray[np.float64]]:
