@@ -146,7 +146,8 @@ def draw_all(runs: Sequence[RunData], folder: Path, module: Any = None) -> list[
         }
         if module is not None and all(run.paths.is_success.any() for run in runs):
             figures["paths_on_plane"] = draw_plane(runs, module)
-            figures["structures"] = draw_structures(runs, module)
+            if runs[0].replicas.shape[1] > 1:  # a single particle has a place, but no structure
+                figures["structures"] = draw_structures(runs, module)
         folder.mkdir(parents=True, exist_ok=True)
         for name, figure in figures.items():
             figure.savefig(folder / f"{name}.png")

@@ -19,6 +19,7 @@ from test_oracles_2d import mueller, wells
 
 import openmm_rlis as rlis
 from openmm_rlis.errors import InputError
+from openmm_rlis.report import report
 from openmm_rlis.systems import double_well, mueller_brown, triple_well
 
 SYSTEMS = [double_well, mueller_brown, triple_well]
@@ -105,6 +106,8 @@ def test_rate_and_shares_of_the_triple_well(tmp_path: Path, tilt: float) -> None
     exact = wells(3.0, tilt, 384)
     assert near(result.rate, exact.rate)
     assert near(result.channels(triple_well.channel)["upper"], exact.share(0.0, triple_well.HILL))
+    figures = {path.name for path in report(tmp_path / "run")}
+    assert "paths_on_plane.png" in figures and "structures.png" not in figures
 
 
 @pytest.mark.slow
