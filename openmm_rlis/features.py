@@ -33,6 +33,16 @@ def _pair_distances(x: Tensor, i: Tensor, j: Tensor) -> Tensor:
     return torch.sqrt((d * d).sum(-1) + 1e-24)
 
 
+def _power(x: Tensor, n: int) -> Tensor:
+    """Return x^n for n >= 1 by squaring: several times as fast as torch's own power."""
+    result, square, left = x, x, n - 1
+    while left > 0:
+        if left % 2 == 1:
+            result = result * square
+        square, left = square * square, left // 2
+    return result
+
+
 class Positions(nn.Module):
     """Raw coordinates, flattened: (n, n_atoms, 3) -> (n, 3 n_atoms). Only for systems fixed in space."""
 
@@ -87,7 +97,7 @@ class Coordination(nn.Module):
         y = x[:, self.atoms]
         d = y.unsqueeze(2) - y.unsqueeze(1)
         q = (d * d).sum(-1) * self.inverse_square_radius
-        c = (1.0 / (1.0 + q**self.half_power)).sum(-1) - 1.0
+        c = (1.0 / (1.0 + _power(q, self.half_power))).sum(-1) - 1.0
         if self.ascending:
             c = torch.sort(c, dim=-1)[0]
         return c

@@ -16,6 +16,7 @@ Both have their minimum at V = E[T]. (ln V - ln T)^2 is not offered: it breaks a
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -114,31 +115,34 @@ def train(
 ) -> float:
     """Fit the fine and the coarse part to the same targets, in place, and return the last epoch's mean loss.
 
-    Adam with a cosine-decayed step. The frozen ln V of the Poisson loss is renewed every epoch. Deterministic for a
-    given `rng`.
+    Adam with a cosine-decayed step, in single precision for speed; what is learned is used in double precision. The
+    frozen ln V of the Poisson loss is renewed every epoch. Deterministic for a given `rng`.
     """
-    features = torch.as_tensor(np.concatenate([d.features for d in data]))
-    targets = torch.as_tensor(np.concatenate([d.log_targets for d in data]))
-    optimiser = torch.optim.Adam([*value.fine.parameters(), *value.coarse.parameters()], lr=learning_rate)
+    features = torch.as_tensor(np.concatenate([d.features for d in data]), dtype=torch.float32)
+    targets = torch.as_tensor(np.concatenate([d.log_targets for d in data]), dtype=torch.float32)
+    learner = copy.deepcopy(value).float()
+    optimiser = torch.optim.Adam([*learner.fine.parameters(), *learner.coarse.parameters()], lr=learning_rate)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, epochs)
     last = float("nan")
     for _ in range(epochs):
         with torch.no_grad():
-            frozen = value.log_parts(features)
+            frozen = learner.log_parts(features)
         total = 0.0
         order = rng.permutation(len(targets))
         for start in range(0, len(order), batch_size):
             rows = torch.as_tensor(order[start : start + batch_size])
-            parts = value.log_parts(features[rows])
+            parts = learner.log_parts(features[rows])
             error = sum(
                 (loss_function(loss, part, targets[rows], f0[rows]) for part, f0 in zip(parts, frozen, strict=True)),
-                start=torch.zeros((), dtype=torch.float64),
+                start=torch.zeros(()),
             )
             optimiser.zero_grad()
             error.backward()
-            torch.nn.utils.clip_grad_norm_(value.parameters(), 5.0)
+            torch.nn.utils.clip_grad_norm_(learner.parameters(), 5.0)
             optimiser.step()
             total += float(error.detach()) * len(rows)
         schedule.step()
         last = total / len(order)
+    for own, learned in ((value.fine, learner.fine), (value.coarse, learner.coarse)):
+        own.load_state_dict(learned.state_dict())  # copied into the double precision that is there
     return last
