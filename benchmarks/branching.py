@@ -1,8 +1,9 @@
-"""Success probability of the same exits with and without branching: the two must agree whatever V is.
+"""Success probability of the same exits with and without branching: the two must agree, whatever V is.
 
-python benchmarks/branching.py [BETA] [SECONDS]      beta 3.5 and 600 s each by default
+python benchmarks/branching.py [BETA] [SECONDS]      beta 5 and 1200 s each by default
 
-LJ7 C2 -> C3. V is that of the first run of benchmarks/agreement.py at beta 5: at another temperature it is wrong.
+LJ7 C2 -> C3 at a temperature where unbiased walkers succeed often enough to be counted. V is that of the first run of
+benchmarks/agreement.py.
 """
 
 from __future__ import annotations
@@ -24,8 +25,8 @@ from openmm_rlis.systems import lj7 as system
 from openmm_rlis.walk import Roots, walk
 
 
-def repeated(work: Callable[[], float], seconds: float) -> np.ndarray:
-    """Return the results of as many calls as fit into the time, three at least."""
+def repeated(work: Callable[[], tuple[float, float]], seconds: float) -> np.ndarray:
+    """Return the results (n, 2) of as many calls as fit into the time, three at least."""
     begun, found = time.monotonic(), []
     while time.monotonic() - begun < seconds or len(found) < 3:
         found.append(work())
@@ -34,36 +35,45 @@ def repeated(work: Callable[[], float], seconds: float) -> np.ndarray:
 
 def main() -> None:
     """Run both and write results/branching.md."""
-    beta, seconds = float(sys.argv[1] if len(sys.argv) > 1 else 3.5), float(sys.argv[2] if len(sys.argv) > 2 else 600)
-    lj7("run", "C2", "C3", 5.0, 1, 0.1)
-    value = rlis.load(RUNS / "run-C2-C3-5-0.1-1").value
+    beta, seconds = float(sys.argv[1] if len(sys.argv) > 1 else 5.0), float(sys.argv[2] if len(sys.argv) > 2 else 1200)
+    lj7("run", "C2", "C3", beta, 1, 0.1)
+    value = rlis.load(RUNS / f"run-C2-C3-{beta:g}-0.1-1").value
     problem = system.build("C2", "C3", beta=beta)
     engine, rng, settings = Engine(problem), np.random.default_rng(77), Settings(frame_stride=1_000_000)
     engine.reseed(rng)
     with one_thread():
-        state = run_flux(engine, initial_state(problem, 512), 2000, keep_exits=False).state
-        pool = run_flux(engine, state, 1500)
+        state = run_flux(engine, initial_state(problem, 1024), 3000, keep_exits=False).state
+        pool = run_flux(engine, state, 3000)
 
-        def plain() -> float:
-            rows, no = rng.permutation(len(pool.exits))[:5000], np.zeros(5000, bool)
-            roots = Roots(pool.exits[rows], pool.priors[rows], no * 0.0, no, no, np.zeros(5000, np.int32))
+        def plain() -> tuple[float, float]:
+            rows, no = rng.integers(0, len(pool.exits), 10_000), np.zeros(10_000, bool)
+            roots = Roots(pool.exits[rows], pool.priors[rows], no * 0.0, no, no, np.zeros(10_000, np.int32))
             window = Window(0.0, np.inf)
             done = walk(engine, lambda x: np.zeros(len(x)), roots, window, rng, frame_stride=1_000_000)
-            return float(done.success.mean())
+            return float(done.success.mean()), float(done.ended.mean())
 
-        def branched() -> float:
-            roots = choose_roots(value, pool.exits, pool.priors, 1000, settings, rng)
-            return float(np.exp(roots.log_weights) @ walk_roots(engine, value, roots, settings, rng).success)
+        def branched() -> tuple[float, float]:
+            roots = choose_roots(value, pool.exits, pool.priors, 1500, settings, rng)
+            weights, done = np.exp(roots.log_weights), walk_roots(engine, value, roots, settings, rng)
+            return float(weights @ done.success), float(weights @ done.ended)
 
         lines = [
-            f"LJ7 C2 -> C3 at beta {beta:g}, V of beta 5, one pool of {len(pool.exits)} exits. Command: `python "
+            f"LJ7 C2 -> C3 at beta {beta:g}, one pool of {len(pool.exits)} exits. Command: `python "
             f"benchmarks/branching.py {beta:g} {seconds:g}`.", "",
-            "| | success probability | repeats |", "|---|---|---|",
+            "| | success probability | norm E[W] | repeats |", "|---|---|---|---|",
         ]  # fmt: skip
+        means, errors = [], []
         for name, work in (("without branching", plain), ("with branching", branched)):
             engine.reseed(rng)
-            p = repeated(work, seconds)
-            lines.append(f"| {name} | {p.mean():.5f} +- {p.std(ddof=1) / np.sqrt(len(p)):.5f} | {len(p)} |")
+            found = repeated(work, seconds)
+            mean, error = found.mean(0), found.std(0, ddof=1) / np.sqrt(len(found))
+            means.append(mean[0])
+            errors.append(error[0])
+            lines.append(
+                f"| {name} | {mean[0]:.6f} +- {error[0]:.6f} | {mean[1]:.4f} +- {error[1]:.4f} | {len(found)} |"
+            )
+    difference, error = means[1] / means[0] - 1.0, np.hypot(*errors) / means[0]
+    lines += ["", f"With branching / without - 1 = {difference:+.1%} +- {error:.1%}."]
     save("branching", lines)
 
 

@@ -1,43 +1,72 @@
-"""Sixteen seeds, each learned from nothing: does the spread of the rates agree with the errors they claim?
+"""Many seeds of LJ7, each learned from nothing: is the mean right, and does the spread agree with the claimed errors?
 
-python benchmarks/spread.py          about 20 minutes on one core; finished runs are kept in runs/benchmarks
+python benchmarks/spread.py [SEEDS] [BETA ...]    16 seeds, beta 7 9 12 15 by default: some 10 hours on one core
+
+Finished runs are kept in runs/benchmarks; beta 9 and 12 are compared with brute force at 5 %, all with Eyring-Kramers.
+Only what is finished is put into the table, if the last argument is `table`.
 """
 
 from __future__ import annotations
 
-import numpy as np
-from common import evaluations, lj7, rate, save
+import sys
+from pathlib import Path
 
-SEEDS = range(1, 17)
-BETA = 7.0
+import numpy as np
+from common import RUNS, Row, evaluations, lj7, rate, save
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
+from oracles_lj7 import eyring_kramers
+
+WAYS = (("C3", "C2"), ("C2", "C3"))
+BRUTE = {(5.0, 0): 101, (5.0, 1): 102, (7.0, 0): 103, (7.0, 1): 104, (9.0, 0): 105, (9.0, 1): 106, (12.0, 0): 107}
+HEAD = [
+    "| beta | path | seeds | mean (1/ps) | brute force | mean / Eyring-Kramers | spread / claimed | intervals that "
+    "hold the mean | worst deviation from the mean, claimed errors | alarms | evaluations | seconds |",
+    "|---|---|---|---|---|---|---|---|---|---|---|---|",
+]
+
+
+def summary(beta: float, way: int, results: list[Row], brute: Row | None) -> str:
+    """Return one line of the table."""
+    source, target = WAYS[way]
+    k, e = np.array([rate(r) for r in results]).T
+    low, high = (np.array([r["rate"]["interval"][i] for r in results]) for i in (0, 1))
+    mean, error = k.mean(), k.std(ddof=1) / np.sqrt(len(k))
+    held = int(((low <= mean) & (mean <= high)).sum())
+    expected = eyring_kramers(source, target, beta)[0]
+    cost = [evaluations(r) for r in results]
+    reference = "{:.4g} +- {:.1g}".format(*rate(brute)) if brute else "-"
+    return (
+        f"| {beta:g} | {source} -> {target} | {len(k)} | {mean:.4g} +- {error:.1g} | {reference} | "
+        f"{mean / expected:.2f} | {k.std(ddof=1) / np.sqrt((e**2).mean()):.2f} | {held} | "
+        f"{np.abs((k - mean) / e).max():.1f} | {sum(bool(r['diagnostics']['alarms']) for r in results)} | "
+        f"{np.mean(cost):.1e} | {np.mean([r['cost']['seconds'] for r in results]):.0f} |"
+    )
 
 
 def main() -> None:
     """Run the seeds and write results/spread.md."""
-    results = [lj7("run", "C3", "C2", BETA, seed, 0.1) for seed in SEEDS]
-    values, errors = np.array([rate(r) for r in results]).T
-    spread, claim = values.std(ddof=1), float(np.sqrt(np.mean(errors**2)))
-    low, high = (np.array([r["rate"]["interval"][i] for r in results]) for i in (0, 1))
-    mean = values.mean()
-    lines = [
-        f"LJ7 C3 -> C2, beta {BETA:g}, others C0 and C1, target 10 %. Command: `python benchmarks/spread.py`.", "",
-        "| seed | rate (1/ps) | claimed error | evaluations | ended | tail index |", "|---|---|---|---|---|---|",
-    ]  # fmt: skip
-    for seed, r in zip(SEEDS, results, strict=True):
-        k, e = rate(r)
-        d = r["diagnostics"]
-        lines.append(
-            f"| {seed} | {k:.4f} | {e:.4f} | {evaluations(r):.2e} | {d['ended']['value']:.3f} | "
-            f"{float(d['tail_index']):.2f} |"
-        )
-    covered = int(((low <= mean) & (mean <= high)).sum())
-    lines += [
-        "",
-        f"Mean {mean:.5f} +- {spread / np.sqrt(len(values)):.5f}; spread over seeds {spread:.5f}; claimed (root mean "
-        f"square) {claim:.5f}; ratio **{spread / claim:.2f}**. The 95 % intervals cover the mean {covered} times of "
-        f"{len(values)}.",
-    ]
+    arguments = [a for a in sys.argv[1:] if a != "table"]
+    only_table = "table" in sys.argv
+    seeds = range(1, 1 + int(arguments[0] if arguments else 16))
+    betas = [float(b) for b in arguments[1:]] or [7.0, 9.0, 12.0, 15.0]
+    lines = ["LJ7, others C0 and C1, target 10 %, default settings. Command: `python benchmarks/spread.py`.", "", *HEAD]
+    for beta in betas:
+        for way, (source, target) in enumerate(WAYS):
+            names = [s for s in seeds if not only_table or finished("run", source, target, beta, s, 0.1)]
+            results = [lj7("run", source, target, beta, s, 0.1) for s in names]
+            seed, brute = BRUTE.get((beta, way)), None
+            if seed and (not only_table or finished("brute", source, target, beta, seed, 0.05)):
+                brute = lj7("brute", source, target, beta, seed, 0.05)
+            if len(results) > 1:
+                lines.append(summary(beta, way, results, brute))
+                print(lines[-1], flush=True)
     save("spread", lines)
+
+
+def finished(method: str, source: str, target: str, beta: float, seed: int, error: float) -> bool:
+    """Return whether a run of `common.lj7` is there."""
+    return (RUNS / f"{method}-{source}-{target}-{beta:g}-{error:g}-{seed}" / "result.json").exists()
 
 
 if __name__ == "__main__":

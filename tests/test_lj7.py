@@ -10,6 +10,7 @@ import openmm
 import pytest
 import torch
 from numpy_dynamics import Array, numerical_gradient
+from oracles_lj7 import eyring_kramers, inertia, saddles, symmetry, vibrations
 from scipy.optimize import root
 
 from openmm_rlis.errors import InputError
@@ -221,3 +222,19 @@ def test_bad_options_are_refused_in_one_line(options: dict[str, Any], argument: 
 def test_others_by_one_text_as_on_the_command_line() -> None:
     assert [region.name for region in lj7.build(others="C0,C1").others] == ["C0", "C1"]
     assert lj7.build(others="").others == ()
+
+
+def test_two_saddles_join_c3_and_c2() -> None:
+    # Energies and shares as published for this cluster (Eyring-Kramers 54 and 46 % at beta 9).
+    low, high = saddles("C2", "C3")[:2]
+    assert (low.energy, high.energy) == pytest.approx((-10.79804, -10.77140), abs=1e-4)
+    assert np.abs([plain_gradient(s.x) for s in (low, high)]).max() < 1e-6
+    forward, shares = eyring_kramers("C3", "C2", 9.0)
+    backward, _ = eyring_kramers("C2", "C3", 9.0)
+    assert shares == pytest.approx([0.54, 0.46], abs=0.01)
+    # Detailed balance in the harmonic approximation: the ratio knows the two minima only.
+    c3, c2 = (lj7.minima()[name][:, :2].ravel() for name in ("C3", "C2"))
+    free = [np.prod(vibrations(m)) ** -0.5 * inertia(m) ** 0.5 / symmetry(m) for m in (c3, c2)]
+    gap = lj7.energy_and_gradient(c2)[0] - lj7.energy_and_gradient(c3)[0]
+    assert forward / backward == pytest.approx(free[1] / free[0] * np.exp(-9.0 * gap), rel=1e-6)
+    assert (symmetry(c3), symmetry(c2), symmetry(lj7.minima()["C0"][:, :2].ravel())) == (2, 1, 12)
