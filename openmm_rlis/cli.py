@@ -113,13 +113,28 @@ def report(directory: Directory, figures: Annotated[bool, typer.Option(help="Dra
 
 @app.command()
 def verify(
-    directory: Directory,
+    what: Annotated[str, typer.Argument(metavar="DIR|SYSTEM", help="A run directory, or a name from `rlis systems`.")],
     simulate: Annotated[bool, typer.Option("--simulate", help="New simulations too, in DIR/verify; minutes.")] = False,
-) -> int:
-    """Try to prove a run wrong: pass, fail or could not tell for each check."""
+    free_energy: Annotated[float | None, typer.Option(help="F of B less F of A, in kJ/mol; DIR of both ways.")] = None,
+    beta: Beta = None, assignments: Set = None, seed: Seed = None,
+    out: Annotated[Path | None, typer.Option(metavar="DIR", help="For SYSTEM: its runs; verify-SYSTEM.")] = None,
+) -> int:  # fmt: skip
+    """Try to prove a run wrong: pass, fail or could not tell for each check. A SYSTEM is run both ways first."""
     from . import launch
+    from .systems import available
 
-    return launch.verify(directory, simulate)
+    if Path(what).exists() or what not in available():
+        if out or beta or assignments or seed:
+            raise bad_input("verify", "no options of a run beside a run directory", what, "name a system")
+        return launch.verify(Path(what), simulate, free_energy)
+    out = out or Path(f"verify-{what}")
+    status = DONE
+    if out.exists():
+        status = launch.resume(out, {})
+    else:
+        limits = {"seed": seed, "both": True, "workers": 2}
+        status = _start(what, "run", out, {"beta": beta}, assignments, None, None, limits)
+    return launch.verify(out, True, free_energy) if status == DONE else status
 
 
 @app.command()

@@ -204,6 +204,18 @@ class Engine:
         self._seeded.add((size, biased))
 
 
+def potential_energies(problem: Problem, positions: Array) -> Array:
+    """Return the energies (n,) of structures (n, n_atoms, 3) in kJ/mol, one after another, in double precision."""
+    context = _make_context(
+        problem.system, openmm.VerletIntegrator(1e-3), openmm.Platform.getPlatformByName("Reference")
+    )
+    found = np.empty(len(positions))
+    for i, x in enumerate(positions):
+        context.setPositions(x)
+        found[i] = context.getState(getEnergy=True).getPotentialEnergy()._value
+    return found
+
+
 def _ladder(largest: int, ratio: float) -> list[int]:
     """Return Context sizes from 4 (or less) up to `largest`, each about `ratio` times the last."""
     sizes = [largest]

@@ -139,29 +139,42 @@ def run_directories(directory: Path) -> dict[str, Path]:
     return {direction: directory / direction for direction in DIRECTIONS if (directory / direction).is_dir()}
 
 
-def verify(directory: Path, simulate: bool) -> int:
-    """Print a table of checks of each run in `directory`; status 1 if one fails, 2 if files are damaged."""
-    from rich.console import Console
-    from rich.table import Table
+def verify(directory: Path, simulate: bool, free_energy: float | None = None) -> int:
+    """Print a table of checks of each run in `directory`; status 1 if one fails, 2 if files are damaged.
 
+    `free_energy` is F_B - F_A of the cores in kJ/mol, for a directory of both directions; see `verify.check_balance`.
+    """
     from .result import load
-    from .verify import check_records, check_simulations
+    from .verify import check_balance, check_records, check_simulations
 
-    status = DONE
-    for path in run_directories(directory).values():
-        result = load(path)
+    results = {path: load(path) for path in run_directories(directory).values()}
+    if free_energy is not None and len(results) < 2:
+        raise bad_input("--free-energy", "a directory of both directions (rlis run --both)", str(directory))
+    statuses = []
+    for path, result in results.items():
         checks = list(check_records(result))
         if simulate and result.config["method"] == "run" and checks[0].verdict == "pass":
             checks += check_simulations(result, path / "verify")
-        table = Table(title=str(path), title_justify="left")
-        for column in ("check", "verdict", ""):
-            table.add_column(column, overflow="fold")
-        for check in checks:
-            table.add_row(check.name, check.verdict, check.detail)
-        Console().print(table)
-        failed = [check for check in checks if check.verdict == "fail"]
-        status = max(status, BAD_INPUT if checks[0] in failed else FAILED if failed else DONE)
-    return status
+        statuses.append(_show_checks(str(path), checks))
+    if len(results) == 2 and BAD_INPUT not in statuses:
+        forward, backward = results.values()
+        statuses.append(_show_checks(str(directory), [check_balance(forward, backward, None, free_energy)]))
+    return max(statuses)
+
+
+def _show_checks(title: str, checks: Sequence[Any]) -> int:
+    """Print checks as a table and return the exit status; the first one says whether files are whole."""
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(title=title, title_justify="left")
+    for column in ("check", "verdict", ""):
+        table.add_column(column, overflow="fold")
+    for check in checks:
+        table.add_row(check.name, check.verdict, check.detail)
+    Console().print(table)
+    failed = [check.name for check in checks if check.verdict == "fail"]
+    return BAD_INPUT if "every checksum is right" in failed else FAILED if failed else DONE
 
 
 def _sample(config: RunConfig, problem: Any, directory: Path, report: Report) -> Any:

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from .value import ValueFunction
 
 SCHEMA = 1
+OUTSIDE_A = "state/outside"
 PACKAGES = ("openmm-rlis", "openmm", "openmmtorch", "torch", "mdtraj", "numpy")
 Array = NDArray[np.float64]
 
@@ -58,7 +59,8 @@ def read_production(rounds: Sequence[Round], n_batches: int) -> Production:
 
 def _slim(stage: str, stored: Round) -> Round:
     """Return a round without the structures and samples that no estimate needs."""
-    needed = {k: v for k, v in stored.arrays.items() if "/" not in k} if stage == "production" else {}
+    production = stage == "production"
+    needed = {k: v for k, v in stored.arrays.items() if production and ("/" not in k or k == OUTSIDE_A)}
     return replace(stored, arrays=needed, trees=())
 
 
@@ -131,6 +133,17 @@ class Result:
             return Estimate(float("nan"), float("inf"), (0.0, float("inf")), 0)
         seen = table[:, ~np.isnan(table).all(axis=0)]  # a batch may have had no exit yet
         return estimators.mean(np.nanmean(seen, axis=0))
+
+    @cached_property
+    def core_share(self) -> Estimate:
+        """The share of the time since A was last visited that is spent inside A, seen at the end of each round."""
+        n = len(self.totals.time)
+        seen = [
+            stored.arrays[OUTSIDE_A].reshape(n, -1) for stored in self._rounds.values() if OUTSIDE_A in stored.arrays
+        ]
+        if not seen:
+            return Estimate(float("nan"), float("inf"), (0.0, float("inf")), n)
+        return estimators.mean(1.0 - np.concatenate(seen, axis=1).mean(1))
 
     @cached_property
     def paths(self) -> PathEnsemble:
