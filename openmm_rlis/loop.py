@@ -35,6 +35,7 @@ from .training import Samples
 from .value import ValueFunction
 
 FLUX, START, LEARNING, PILOT = 1, 2, 3, 5
+MOST_LEARNING = 3
 BRUTE_BATCHES, BRUTE_REPLICAS, BRUTE_LAGS = 64, 8, 1000
 
 
@@ -149,7 +150,10 @@ class Loop:
         self, flux: FluxRun, value: ValueFunction, replay: list[Samples]
     ) -> tuple[ValueFunction | None, list[dict[str, Any]]]:
         infos: list[dict[str, Any]] = []
-        for index in range(self.settings.learning_rounds):
+        planned = self.settings.learning_rounds
+        for index in range(MOST_LEARNING * planned):
+            if index >= planned and infos[-1]["success_probability"] > 0.0:
+                break  # more rounds than planned only for as long as nobody arrives
             if not self.store.rounds("learning")[index:]:
                 if self._over_limit():
                     return None, infos

@@ -110,10 +110,14 @@ def train(
     *,
     loss: str = "poisson",
     epochs: int = 12,
-    batch_size: int = 2048,
+    fewest_steps: int = 0,
+    largest_batch: int = 2048,
     learning_rate: float = 3e-3,
 ) -> float:
     """Fit the fine and the coarse part to the same targets, in place, and return the last epoch's mean loss.
+
+    With few data the batches are smaller, and there may be more epochs for `fewest_steps` gradient steps at least. That
+    is for targets without noise, those of splitting: from noisy returns of a few roots, more steps learn the noise.
 
     Adam with a cosine-decayed step, in single precision for speed; what is learned is used in double precision. The
     frozen ln V of the Poisson loss is renewed every epoch. Deterministic for a given `rng`.
@@ -121,6 +125,8 @@ def train(
     features = torch.as_tensor(np.concatenate([d.features for d in data]), dtype=torch.float32)
     targets = torch.as_tensor(np.concatenate([d.log_targets for d in data]), dtype=torch.float32)
     learner = copy.deepcopy(value).float()
+    batch_size = int(np.clip(len(targets) // 4, 64, largest_batch))
+    epochs = max(epochs, -(-fewest_steps * batch_size // max(len(targets), 1)))
     optimiser = torch.optim.Adam([*learner.fine.parameters(), *learner.coarse.parameters()], lr=learning_rate)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, epochs)
     last = float("nan")

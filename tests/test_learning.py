@@ -64,12 +64,16 @@ def test_engines_bias_only_when_asked(start: tuple[Engine, FluxRun, Lesson]) -> 
 
 
 def test_rounds_learn_and_keep_what_they_were_given(start: tuple[Engine, FluxRun, Lesson]) -> None:
-    """After three rounds ln V at the exits is nearer to ln q than after the cold start; P is in sight."""
+    """After three rounds ln V is nearer to ln q than after the cold start; P is in sight.
+
+    With 1000 roots a round: 200 leave P uncertain by a third, and ln V then wanders by as much as the start is off.
+    """
     engine, run, first = start
+    settings = SETTINGS.model_copy(update={"learning_roots": 1000})
     before = {k: v.copy() for k, v in first.value.arrays().items()}
     value, replay, infos = first.value, [], []
     for i in range(3):
-        lesson = learn_round(engine, value, replay, run, SETTINGS, np.random.default_rng([3, i]))
+        lesson = learn_round(engine, value, replay, run, settings, np.random.default_rng([3, i]))
         value, replay = lesson.value, [*replay, lesson.samples]
         infos.append(lesson.info)
     assert all(np.array_equal(before[k], v) for k, v in first.value.arrays().items())
@@ -79,7 +83,8 @@ def test_rounds_learn_and_keep_what_they_were_given(start: tuple[Engine, FluxRun
     assert np.abs(value.log_value(x) - log_q).mean() < np.abs(first.value.log_value(x) - log_q).mean()
     exact = LINE.committor(run.exits).mean()
     mean = np.mean([i["success_probability"] for i in infos])
-    spread = np.sqrt(np.sum([i["relative_variance_per_root"] * i["success_probability"] ** 2 for i in infos]) / 200) / 3
+    variances = [i["relative_variance_per_root"] * i["success_probability"] ** 2 for i in infos]
+    spread = np.sqrt(np.sum(variances) / 1000) / 3
     assert abs(mean - exact) < 5.0 * spread
     numbers = {"ended", "evaluations_per_root", "frames_per_root", "success_frames_per_root", "lags", "peak", "loss"}
     assert numbers <= set(infos[0])

@@ -182,6 +182,17 @@ def test_training_recovers_a_known_value(loss: str) -> None:
         assert np.sqrt(np.mean(error**2)) < 0.25
 
 
+def test_a_few_hundred_frames_are_enough_to_begin_with() -> None:
+    # What splitting leaves of a rare transition on a line: ln V rises by 15.
+    x = np.random.default_rng(2).uniform(-1.5, 1.5, (500, 1))
+    value = blank()
+    train(value, [Samples(x, -8.0 + 5.0 * x[:, 0])], np.random.default_rng(3), fewest_steps=400)
+    grid = np.linspace(-1.4, 1.4, 50)
+    with torch.no_grad():
+        for part in value.log_parts(torch.as_tensor(grid[:, None])):
+            assert np.abs(part.numpy() - (-8.0 + 5.0 * grid)).max() < 1.0
+
+
 def test_training_is_deterministic() -> None:
     found = []
     for _ in range(2):
