@@ -110,7 +110,7 @@ def main() -> None:
     lines = [
         f"Triple well, beta {BETA:g}, V frozen as given, {len(seeds)} seeds, at most 3e7 force evaluations a run. "
         f"Truth: finite volumes, k = {plane.rate:.4e} /ps.",
-        "Command: `python benchmarks/adversarial.py`.", "",
+        f"Command: `python benchmarks/adversarial.py {len(seeds)}`.", "",
         "| V | mean k / truth | spread / claimed | claims below half of the spread | these with an alarm | "
         "runs off by more than twice their claim | these with an alarm | all with an alarm | mean relative error |",
         "|---|---|---|---|---|---|---|---|---|",

@@ -28,7 +28,8 @@ def main() -> None:
     """Run everything and write results/coverage.md."""
     seeds = range(1, 1 + int(sys.argv[1] if len(sys.argv) > 1 else 40))
     lines = [
-        f"{len(seeds)} seeds each, default settings, target 10 %. Command: `python benchmarks/coverage.py`.", "",
+        f"{len(seeds)} seeds each, default settings, target 10 %. Command: `python benchmarks/coverage.py "
+        f"{len(seeds)}`.", "",
         "| case | finite volumes (1/ps) | mean / truth | spread / claimed | intervals that hold the truth (95 % "
         "range of the share) | that hold the mean | runs with an alarm | evaluations |",
         "|---|---|---|---|---|---|---|---|",
