@@ -49,7 +49,7 @@ class Settings(BaseModel):
     coarse_share: float = Field(0.2, gt=0.0, lt=1.0)
     """Share of the coarse value function in the mixture that steers branching, (1 - e) V_fine + e V_coarse."""
     learning_rounds: int = Field(6, ge=0, le=1_000)
-    """Rounds of walking and training before the value function is frozen."""
+    """Rounds of walking and training before the value function is frozen; up to thrice as many while nobody arrives."""
     failure_share: float = Field(0.01, ge=0.0, le=1.0)
     """Share of failing paths that is kept on disk."""
     defensive_share: float = Field(1.0, ge=0.0, le=1.0)

@@ -145,11 +145,12 @@ def verify(directory: Path, simulate: bool, free_energy: float | None = None) ->
     `free_energy` is F_B - F_A of the cores in kJ/mol, for a directory of both directions; see `verify.check_balance`.
     """
     from .result import load
-    from .verify import check_balance, check_records, check_simulations
 
     results = {path: load(path) for path in run_directories(directory).values()}
     if free_energy is not None and len(results) < 2:
         raise bad_input("--free-energy", "a directory of both directions (rlis run --both)", str(directory))
+    from .verify import check_balance, check_records, check_simulations
+
     statuses = []
     for path, result in results.items():
         checks = list(check_records(result))

@@ -16,7 +16,6 @@ Both have their minimum at V = E[T]. (ln V - ln T)^2 is not offered: it breaks a
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -124,7 +123,8 @@ def train(
     """
     features = torch.as_tensor(np.concatenate([d.features for d in data]), dtype=torch.float32)
     targets = torch.as_tensor(np.concatenate([d.log_targets for d in data]), dtype=torch.float32)
-    learner = copy.deepcopy(value).float()
+    # Features are evaluated already; without them, what is turned to single precision is this function's own.
+    learner = ValueFunction.from_arrays(torch.nn.Identity(), value.arrays()).float()
     batch_size = int(np.clip(len(targets) // 4, 64, largest_batch))
     epochs = max(epochs, -(-fewest_steps * batch_size // max(len(targets), 1)))
     optimiser = torch.optim.Adam([*learner.fine.parameters(), *learner.coarse.parameters()], lr=learning_rate)

@@ -78,7 +78,7 @@ def check_balance(
     """
     name = "both directions against the free energy"
     problem = problem_of(forward.config, problem)
-    if 0.0 in (forward.rate.value, backward.rate.value):
+    if not all(r.rate.value > 0.0 and r.core_share.value > 0.0 for r in (forward, backward)):
         return Check(name, "could not tell", "no transition one way")
     found, error = free_energy_of_rates(forward, backward)
     known = free_energy_by_quadrature(problem, *ends_of(forward)) if free_energy is None else free_energy / problem.kT

@@ -166,6 +166,8 @@ def test_limit_is_status_3(rlis: Rlis, sampler: FakeSampler, tmp_path: Path) -> 
         ("status NEW", ["NEW", "run directory"]),
         ("report NEW", ["NEW", "run directory"]),
         ("verify NEW", ["NEW", "run directory"]),
+        ("verify NEW --beta 3", ["NEW", "options of a run"]),
+        ("verify toy --beta -1", ["beta", "-1"]),
         ("status", ["DIR"]),
     ],
 )
