@@ -50,7 +50,9 @@ def main() -> None:
     only_table = "table" in sys.argv
     seeds = range(1, 1 + int(arguments[0] if arguments else 16))
     betas = [float(b) for b in arguments[1:]] or [7.0, 9.0, 12.0, 15.0]
-    lines = ["LJ7, others C0 and C1, target 10 %, default settings. Command: `python benchmarks/spread.py`.", "", *HEAD]
+    words = " ".join(str(b) for b in (len(seeds), *[f"{b:g}" for b in betas]))
+    about = f"LJ7, others C0 and C1, target 10 %, default settings. Command: `python benchmarks/spread.py {words}`."
+    lines = [about, "", *HEAD]
     for beta in betas:
         for way, (source, target) in enumerate(WAYS):
             names = [s for s in seeds if not only_table or finished("run", source, target, beta, s, 0.1)]

@@ -1,6 +1,6 @@
 """Rates and channel shares of every model system against exact references, by the public API with default settings.
 
-python benchmarks/truth.py [quick]       about 30 minutes on one core; 10 with `quick`, which leaves out the coldest case
+python benchmarks/truth.py [quick]       30 minutes on one core; 10 with `quick`, which leaves out the coldest case
 
 Finished runs are kept in runs/benchmarks.
 
