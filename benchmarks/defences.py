@@ -23,6 +23,7 @@ from openmm_rlis.branching import Window, draw_roots
 from openmm_rlis.engine import Engine, one_thread
 from openmm_rlis.flux import initial_state, run_flux
 from openmm_rlis.result import problem_of
+from openmm_rlis.value import ValueFunction
 from openmm_rlis.walk import Roots, walk
 
 Array = NDArray[np.float64]
@@ -46,21 +47,14 @@ VARIANTS: dict[str, dict[str, Any]] = {
 }
 
 
-def log_value_of(values: list[Any], coarse: float | None, power: float) -> Callable[[Array], Array]:
+def log_value_of(values: list[ValueFunction], coarse: float, power: float) -> Callable[[Array], Array]:
     """Return the mean over value functions of their mixture with another coarse share, to a power."""
-
-    def one(value: Any, x: Array) -> Array:
-        if coarse is not None:
-            value.coarse_share, value.log_coarse_share = coarse, float(np.log(coarse))
-            value.log_fine_share = float(np.log1p(-coarse))
-        found: Array = value.log_value(x)
-        return found
-
-    return lambda x: power * (np.logaddexp.reduce([one(v, x) for v in values]) - np.log(len(values)))
+    mixed = [ValueFunction.from_arrays(v.features, {**v.arrays(), "coarse_share": np.array(coarse)}) for v in values]
+    return lambda x: power * (np.logaddexp.reduce([v.log_value(x) for v in mixed]) - np.log(len(mixed)))
 
 
 def repeat(
-    engine: Engine, values: list[Any], pool: Any, rng: np.random.Generator, *, coarse: float | None = 0.2,
+    engine: Engine, values: list[ValueFunction], pool: Any, rng: np.random.Generator, *, coarse: float = 0.2,
     ensemble: bool = False, power: float = 1.0, roulette: float = 0.0, high: float = 2.0, uniform: float = 0.2,
     most: int = 200,
 ) -> tuple[Array, float]:  # fmt: skip

@@ -16,23 +16,16 @@ from pathlib import Path
 from common import RUNS, evaluations, once, rate, save
 
 import openmm_rlis as rlis
-from openmm_rlis.systems import double_well, triple_well
+from openmm_rlis.systems import triple_well
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
-from systems_1d import Line
+from systems_1d import packaged_double_well
 from test_oracles_2d import mueller, wells
 
-RADIUS, STEP, LAG = 0.2, 5e-4, 10
 
-
-def line(height: float, tilt: float, timestep: float = STEP, lag_steps: int = LAG, back: bool = False) -> float:
+def line(height: float, tilt: float, timestep: float = 5e-4, lag_steps: int = 10, back: bool = False) -> float:
     """Return the exact rate of `systems/double_well.py` at beta 1 in 1/ps."""
-    centres = [double_well.minima(height, tilt)[name][0] for name in ("L", "R")]
-    a, b = ((c - RADIUS, c + RADIUS) for c in (reversed(centres) if back else centres))
-    chain = Line(
-        (height, tilt, -2.0 * height, 0.0, height), 0.0, a, b, timestep=timestep, lag_steps=lag_steps, reach=1.9
-    ).chain
-    return chain.endless.rate
+    return packaged_double_well(height, tilt, timestep, lag_steps, back).chain.endless.rate
 
 
 def trend() -> list[str]:

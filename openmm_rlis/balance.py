@@ -28,9 +28,9 @@ RIM = 1e-4
 
 def free_energy_of_rates(forward: Result, backward: Result) -> tuple[float, float]:
     """Return (F_B - F_A) / kT of the cores as the two rates have it, and its standard error."""
-    factors = forward.rate, backward.core_share, backward.rate, forward.core_share
-    value = -sum(sign * math.log(f.value) for sign, f in zip((1, 1, -1, -1), factors, strict=True))
-    return value, math.hypot(*(f.relative_error for f in factors))
+    a, b, c_a, c_b = forward.rate, backward.rate, forward.core_share, backward.core_share
+    value = math.log(b.value * c_a.value / (a.value * c_b.value))
+    return value, math.hypot(*(factor.relative_error for factor in (a, b, c_a, c_b)))
 
 
 def free_energy_by_quadrature(problem: Problem, starts: Array, ends: Array) -> float | None:

@@ -89,7 +89,7 @@ def check_balance(
     if not error < USEFUL:
         return Check(name, "could not tell", detail)
     z = (found - known) / error
-    return Check(name, "pass" if abs(z) < LIMIT else "fail", f"{detail}: {z:+.1f} standard errors")
+    return _scored(name, z, f"{detail}: {z:+.1f} standard errors")
 
 
 def check_simulations(
@@ -163,7 +163,7 @@ def compared(name: str, reference: Estimate, found: Estimate) -> Check:
     if not error < USEFUL:
         return Check(name, "could not tell", detail)
     z = math.log(found.value / reference.value) / error
-    return Check(name, "pass" if abs(z) < LIMIT else "fail", f"{detail}: {z:+.1f} standard errors")
+    return _scored(name, z, f"{detail}: {z:+.1f} standard errors")
 
 
 def varied(problem: Problem, **changes: float) -> Problem:

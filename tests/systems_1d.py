@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from oracles import Chain, EulerMaruyama
 
 from openmm_rlis import Problem, Region
+from openmm_rlis.systems.double_well import minima
 from openmm_rlis.units import thermal_energy
 
 Array = NDArray[np.float64]
@@ -97,6 +98,16 @@ def double_well(height: float = 3.0, tilt: float = 0.5, **options: Any) -> Line:
     """height (x^2 - 1)^2 + tilt x, A on the left (deeper for a positive tilt), B on the right."""
     given = {"start": -1.0, "source": (-9.0, -0.7), "target": (0.8, 9.0), **options}
     return Line((height, tilt, -2.0 * height, 0.0, height), **given)
+
+
+def packaged_double_well(
+    height: float = 8.0, tilt: float = 1.0, timestep: float = 5e-4, lag_steps: int = 10, back: bool = False
+) -> Line:
+    """`systems/double_well.py` at beta 1 and radius 0.2, from L to R or back."""
+    centres = [point[0] for point in minima(height, tilt).values()]
+    a, b = ((c - 0.2, c + 0.2) for c in (reversed(centres) if back else centres))
+    given = {"start": centres[back], "source": a, "target": b, "reach": 1.9}
+    return double_well(height, tilt, timestep=timestep, lag_steps=lag_steps, **given)
 
 
 def triple_well(height: float = 8.0, tilt: float = 0.4, **options: Any) -> Line:

@@ -6,7 +6,6 @@ false-alarm rate of 2e-4; the 3 % are for the finite time step and lag.
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -15,7 +14,7 @@ import numpy as np
 import openmm
 import pytest
 from scipy.optimize import root
-from systems_1d import ONE_KT, Line
+from systems_1d import ONE_KT, packaged_double_well
 from test_oracles_2d import mueller, wells
 
 import openmm_rlis as rlis
@@ -103,9 +102,7 @@ def test_rate_of_mueller_brown(tmp_path: Path) -> None:
 
 def test_a_rate_of_one_in_a_million(tmp_path: Path) -> None:
     # Only some hundred frames to learn from: exits of L fall back at once.
-    left, right = (point[0] for point in double_well.minima(16.0, 1.0).values())
-    line = Line((16.0, 1.0, -32.0, 0.0, 16.0), left, (left - 0.2, left + 0.2), (right - 0.2, right + 0.2))
-    exact = replace(line, timestep=5e-4, lag_steps=10, reach=1.9).chain.endless.rate
+    exact = packaged_double_well(16.0).chain.endless.rate
     result = rlis.run(double_well.build(height=16.0), tmp_path / "run", seed=1, target_relative_error=0.2)
     assert exact < 1e-6 and near(result.rate, exact)
     assert result.cost["force_evaluations"]["total"] < 1e8  # brute force: some 1e12
