@@ -130,6 +130,8 @@ def verify(
     out = out or Path(f"verify-{what}")
     status = DONE
     if out.exists():
+        if beta or assignments or seed:
+            raise bad_input("--out", "a new directory, beside options of a run", str(out), "name another")
         status = launch.resume(out, {})
     else:
         limits = {"seed": seed, "both": True, "workers": 2}
