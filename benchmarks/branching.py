@@ -16,13 +16,12 @@ import numpy as np
 from common import RUNS, lj7, save
 
 import openmm_rlis as rlis
-from openmm_rlis.branching import Window
 from openmm_rlis.config import Settings
 from openmm_rlis.engine import Engine, one_thread
 from openmm_rlis.flux import initial_state, run_flux
 from openmm_rlis.learning import choose_roots, walk_roots
 from openmm_rlis.systems import lj7 as system
-from openmm_rlis.walk import Roots, walk
+from openmm_rlis.walk import walk_unbranched
 
 
 def repeated(work: Callable[[], tuple[float, float]], seconds: float) -> np.ndarray:
@@ -46,10 +45,8 @@ def main() -> None:
         pool = run_flux(engine, state, 3000)
 
         def plain() -> tuple[float, float]:
-            rows, no = rng.integers(0, len(pool.exits), 10_000), np.zeros(10_000, bool)
-            roots = Roots(pool.exits[rows], pool.priors[rows], no * 0.0, no, no, np.zeros(10_000, np.int32))
-            window = Window(0.0, np.inf)
-            done = walk(engine, lambda x: np.zeros(len(x)), roots, window, rng, frame_stride=1_000_000)
+            rows = rng.integers(0, len(pool.exits), 10_000)
+            done = walk_unbranched(engine, pool.exits[rows], pool.priors[rows], rng)
             return float(done.success.mean()), float(done.ended.mean())
 
         def branched() -> tuple[float, float]:

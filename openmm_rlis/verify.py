@@ -24,14 +24,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .balance import ends_of, free_energy_by_quadrature, free_energy_of_rates
-from .branching import Window
 from .config import Settings
 from .engine import Engine, one_thread
 from .estimators import Estimate
 from .problem import Problem
 from .result import Result, problem_of
 from .sampler import brute, load, resume, run
-from .walk import Roots, walk
+from .walk import walk_unbranched
 
 Array = NDArray[np.float64]
 Verdict = Literal["pass", "fail", "could not tell"]
@@ -142,13 +141,11 @@ def check_committor(result: Result, problem: Problem) -> Check:
             learned.append(float(q[chosen]))
     if len(frames) < N_FRAMES // 2:
         return Check(name, "could not tell", f"{len(frames)} frames between 0.3 and 0.7")
-    n, no = len(frames) * N_SHOTS, np.zeros(len(frames) * N_SHOTS, dtype=bool)
     x = np.repeat(np.stack(frames), N_SHOTS, axis=0)
     engine = Engine(problem, int(result.config["settings"]["n_slots"]), result.config["platform"])
     with one_thread():
         engine.reseed(rng)
-        roots = Roots(x, x, np.zeros(n), no, no, np.zeros(n, np.int32))
-        done = walk(engine, lambda y: np.zeros(len(y)), roots, Window(0.0, math.inf), rng, frame_stride=1_000_000)
+        done = walk_unbranched(engine, x, x, rng)
     shot = done.success.reshape(-1, N_SHOTS).mean(1)
     difference = shot - np.array(learned)
     error = float(difference.std(ddof=1)) / math.sqrt(len(difference))

@@ -208,6 +208,13 @@ def walk(
     return _summary(record, roots, window, n_thinned, n_lags, peak)
 
 
+def walk_unbranched(engine: Engine, positions: Array, priors: Array, rng: np.random.Generator) -> Walk:
+    """Carry structures (n, n_atoms, 3) to their ends without branching or bias; of the paths only the ends are kept."""
+    n, no = len(positions), np.zeros(len(positions), dtype=bool)
+    roots = Roots(positions, priors, np.zeros(n), no, no, np.zeros(n, np.int32))
+    return walk(engine, lambda x: np.zeros(len(x)), roots, Window(0.0, np.inf), rng, frame_stride=1_000_000)
+
+
 def _move(engine: Engine, alive: _Population) -> None:
     moved = np.empty_like(alive.positions)
     for biased in (False, True):
