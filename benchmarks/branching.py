@@ -19,7 +19,8 @@ import openmm_rlis as rlis
 from openmm_rlis.config import Settings
 from openmm_rlis.engine import Engine, one_thread
 from openmm_rlis.flux import initial_state, run_flux
-from openmm_rlis.learning import choose_roots, walk_roots
+from openmm_rlis.importance import UNTEMPERED, fit
+from openmm_rlis.learning import choose_roots, pilot, walk_roots
 from openmm_rlis.systems import lj7 as system
 from openmm_rlis.walk import walk_unbranched
 
@@ -44,14 +45,17 @@ def main() -> None:
         state = run_flux(engine, initial_state(problem, 1024), 3000, keep_exits=False).state
         pool = run_flux(engine, state, 3000)
 
+        importance = fit(pilot(engine, value, UNTEMPERED, pool, Settings(), rng)[0].tallies)
+
         def plain() -> tuple[float, float]:
             rows = rng.integers(0, len(pool.exits), 10_000)
             done = walk_unbranched(engine, pool.exits[rows], pool.priors[rows], rng)
             return float(done.success.mean()), float(done.ended.mean())
 
         def branched() -> tuple[float, float]:
-            roots = choose_roots(value, pool.exits, pool.priors, 1500, settings, rng)
-            weights, done = np.exp(roots.log_weights), walk_roots(engine, value, roots, settings, rng)
+            log_u = importance(value.log_value(pool.exits))
+            roots = choose_roots(log_u, pool.exits, pool.priors, 1500, settings, rng)
+            weights, done = np.exp(roots.log_weights), walk_roots(engine, value, importance, roots, settings, rng)
             return float(weights @ done.success), float(weights @ done.ended)
 
         lines = [

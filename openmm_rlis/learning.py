@@ -22,6 +22,7 @@ from .config import Settings
 from .engine import Bias, Engine
 from .features import evaluate
 from .flux import FluxRun
+from .importance import N_BINS, UNTEMPERED, Importance, fit
 from .problem import Problem
 from .splitting import find_target, make_score, split
 from .training import Samples, samples_of, train
@@ -31,15 +32,23 @@ from .walk import Roots, Walk, walk
 Array = NDArray[np.float64]
 MOST_SAMPLES = 30_000
 REPLAYED_ROUNDS = 4
+LATE_ROUNDS = 3
 
 
 @dataclass(frozen=True)
 class Lesson:
-    """What one round of learning leaves behind: the value after it, its samples, and numbers for a person."""
+    """What a round of learning leaves behind: the value after it, its samples and tallies, numbers for a person."""
 
     value: ValueFunction
     samples: Samples
+    tallies: Array
     info: dict[str, Any]
+
+    @classmethod
+    def given(cls, value: ValueFunction) -> Lesson:
+        """Return a value function that was given, as a lesson without samples."""
+        none = Samples(np.empty((0, len(value.mean))), np.empty(0))
+        return cls(value, none, np.zeros((3, N_BINS)), {})
 
 
 def make_engine(problem: Problem, settings: Settings, platform: str | None, value: ValueFunction | None) -> Engine:
@@ -63,11 +72,11 @@ def cold_start(engine: Engine, run: FluxRun, settings: Settings, rng: np.random.
     samples = Samples(evaluate(problem.features, found.frames), found.frame_log_values)
     train(value, [samples], rng, loss=settings.loss, epochs=30, fewest_steps=400)
     info = {"levels": found.n_levels, "log_probability": found.log_probability, "arrivals": len(found.arrivals)}
-    return Lesson(value.eval(), samples, info)
+    return Lesson(value.eval(), samples, np.zeros((3, N_BINS)), info)
 
 
 def choose_roots(
-    value: ValueFunction,
+    log_importances: Array,
     exits: Array,
     priors: Array,
     n_roots: int,
@@ -75,8 +84,8 @@ def choose_roots(
     rng: np.random.Generator,
     batch: int = 0,
 ) -> Roots:
-    """Return roots drawn from a pool of exits (m, n_atoms, 3); their weights sum to 1 on average."""
-    index, log_weights = draw_roots(value.log_value(exits), n_roots, settings.uniform_share, rng)
+    """Return roots drawn by importance from a pool of exits (m, n_atoms, 3); their weights sum to 1 on average."""
+    index, log_weights = draw_roots(log_importances, n_roots, settings.uniform_share, rng)
     defensive = rng.permutation(n_roots) < round(settings.defensive_share * n_roots)
     biased = np.zeros(n_roots, dtype=bool)
     if settings.bias_scale > 0.0:
@@ -85,39 +94,45 @@ def choose_roots(
 
 
 def walk_roots(
-    engine: Engine, value: ValueFunction, roots: Roots, settings: Settings, rng: np.random.Generator
-) -> Walk:
+    engine: Engine, value: ValueFunction, importance: Importance, roots: Roots, settings: Settings,
+    rng: np.random.Generator,
+) -> Walk:  # fmt: skip
     """Carry roots to their ends as the settings say."""
     window = Window(settings.window_low, settings.window_high)
     stride, most = settings.frame_stride, settings.max_walkers
-    return walk(engine, value.log_value, roots, window, rng, frame_stride=stride, max_walkers=most)
+    return walk(
+        engine, value.log_value, roots, window, rng, importance=importance, frame_stride=stride, max_walkers=most
+    )
+
+
+def learned_importance(history: Sequence[Lesson]) -> Importance:
+    """Return the importance that the last rounds ask for."""
+    return fit(np.sum([lesson.tallies for lesson in history[-LATE_ROUNDS:]], axis=0))
 
 
 def learn_round(
-    engine: Engine,
-    value: ValueFunction,
-    replay: Sequence[Samples],
-    run: FluxRun,
-    settings: Settings,
-    rng: np.random.Generator,
+    engine: Engine, history: Sequence[Lesson], run: FluxRun, settings: Settings, rng: np.random.Generator
 ) -> Lesson:
-    """Walk, take returns, and fit a copy of `value` to them and to the samples of earlier rounds."""
-    done, info = pilot(engine, value, run, settings, rng)
+    """Walk with the last lesson's V, take returns, and fit a copy of it to them and to those of earlier lessons."""
+    value = history[-1].value
+    done, info = pilot(engine, value, learned_importance(history), run, settings, rng)
     samples = samples_of(done, value, settings.decay, MOST_SAMPLES, rng)
     learner = ValueFunction.from_arrays(value.features, value.arrays())
+    replay = [lesson.samples for lesson in history]
     loss = train(learner, [*replay, samples][-REPLAYED_ROUNDS:], rng, loss=settings.loss)
-    return Lesson(learner.eval(), samples, {**info, "loss": loss})
+    return Lesson(learner.eval(), samples, done.tallies, {**info, "loss": loss})
 
 
 def pilot(
-    engine: Engine, value: ValueFunction, run: FluxRun, settings: Settings, rng: np.random.Generator
-) -> tuple[Walk, dict[str, Any]]:
+    engine: Engine, value: ValueFunction, importance: Importance, run: FluxRun, settings: Settings,
+    rng: np.random.Generator,
+) -> tuple[Walk, dict[str, Any]]:  # fmt: skip
     """Walk `learning_roots` roots and return the walk with what it says about cost and variance."""
     engine.reseed(rng)
     before = engine.cost.force_evaluations
     n = settings.learning_roots
-    roots = choose_roots(value, run.exits, run.priors, n, settings, rng)
-    done = walk_roots(engine, value, roots, settings, rng)
+    roots = choose_roots(importance(value.log_value(run.exits)), run.exits, run.priors, n, settings, rng)
+    done = walk_roots(engine, value, importance, roots, settings, rng)
     share = n * np.exp(roots.log_weights) * done.success
     probability = float(share.mean())
     info = {
@@ -131,6 +146,12 @@ def pilot(
         "peak": done.peak,
     }
     return done, info
+
+
+def pilot_lesson(engine: Engine, given: Lesson, run: FluxRun, settings: Settings, rng: np.random.Generator) -> Lesson:
+    """Return what a plan needs to know of a value function that was given and is not trained further."""
+    done, info = pilot(engine, given.value, UNTEMPERED, run, settings, rng)
+    return Lesson(given.value, given.samples, done.tallies, info)
 
 
 def _success_frames(tree: Any) -> int:
@@ -167,7 +188,7 @@ def make_plan(
     and v_w / E_w from walking, the best division is E_f : E_w = sqrt(v_f) : sqrt(v_w). One round gets half of what
     the target needs, at most `budget` evaluations.
     """
-    late = infos[-3:]
+    late = infos[-LATE_ROUNDS:]
     per_root = float(np.mean([i["evaluations_per_root"] for i in late]))
     variances = [i["relative_variance_per_root"] for i in late if np.isfinite(i["relative_variance_per_root"])]
     v_walk = (float(np.mean(variances)) if variances else 100.0) * per_root

@@ -13,7 +13,7 @@ import math
 import shutil
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 import numpy as np
@@ -26,7 +26,8 @@ from .estimators import Estimate
 from .executor import make_executor
 from .flux import FluxRun, FluxState, equilibrate, first_exits, run_flux
 from .frames import predicted_bytes
-from .learning import Lesson, Plan, cold_start, learn_round, make_engine, make_plan, pilot
+from .importance import N_BINS, UNTEMPERED, Importance
+from .learning import Lesson, Plan, cold_start, learn_round, learned_importance, make_engine, make_plan, pilot_lesson
 from .problem import TARGET, Problem
 from .production import PRODUCTION, GroupRecord, Task, stream
 from .result import Result
@@ -111,15 +112,16 @@ class Loop:
 
     def _sample(self) -> str:
         # The start comes first: whether B can be reached is known before A is brought to equilibrium.
-        first, samples = self._start()
+        first = self._start()
         flux, flux_lags = self._flux()
-        value, lessons = self._learn(flux, first, samples)
-        if value is None:
+        lessons = self._learn(flux, first)
+        if lessons is None:
             return self._over_limit() or "max_seconds"
-        plan = self._plan(flux, flux_lags, value, lessons)
+        value = lessons[-1].value
+        plan, importance = self._plan(flux, flux_lags, lessons)
         if not self.store.value_path.exists():
             self.store.write_value(lambda path: value.save(path, self.problem))
-        return self._produce(flux.state, value, plan)
+        return self._produce(flux.state, value, importance, plan)
 
     def _flux(self) -> tuple[FluxRun, int]:
         if not self.store.rounds("flux"):
@@ -146,31 +148,29 @@ class Loop:
         found = FluxRun(state, a["exits"], a["priors"], a["replica"], a["hits"], a["n_exits"], stored.info["time"])
         return found, int(stored.info["lags"])
 
-    def _learn(
-        self, flux: FluxRun, value: ValueFunction, replay: list[Samples]
-    ) -> tuple[ValueFunction | None, list[dict[str, Any]]]:
-        infos: list[dict[str, Any]] = []
+    def _learn(self, flux: FluxRun, first: Lesson) -> list[Lesson] | None:
+        """Return the lessons, the last of them with the value function to use; None when a limit came first."""
+        history = [first]
         planned = self.settings.learning_rounds
         for index in range(MOST_LEARNING * planned):
-            if index >= planned and infos[-1]["success_probability"] > 0.0:
+            if index >= planned and history[-1].info["success_probability"] > 0.0:
                 break  # more rounds than planned only for as long as nobody arrives
             if not self.store.rounds("learning")[index:]:
                 if self._over_limit():
-                    return None, infos
-                engine = make_engine(self.problem, self.settings, self.config["platform"], value)
-                lesson = learn_round(engine, value, replay, flux, self.settings, stream(self.seed, LEARNING, index))
-                self._keep_lesson("learning", index, lesson, engine)
-            value, samples, info = self._read_lesson("learning", index)
-            replay = [*replay, samples] if index else [samples]
-            infos.append(info)
-            guess = info["success_probability"] * flux.n_exits.sum() / flux.time
-            self._tell("learning", index, message=f"k about {guess:.3g} /ps, norm {info['ended']:.2f}")
-        return value, infos
+                    return None
+                engine = make_engine(self.problem, self.settings, self.config["platform"], history[-1].value)
+                learned = learn_round(engine, history, flux, self.settings, stream(self.seed, LEARNING, index))
+                self._keep_lesson("learning", index, learned, engine)
+            lesson = self._read_lesson("learning", index)
+            history = [*history, lesson] if index else [lesson]
+            guess = lesson.info["success_probability"] * flux.n_exits.sum() / flux.time
+            self._tell("learning", index, message=f"k about {guess:.3g} /ps, norm {lesson.info['ended']:.2f}")
+        return history
 
-    def _start(self) -> tuple[ValueFunction, list[Samples]]:
+    def _start(self) -> Lesson:
         if self.store.rounds("given"):
             arrays = self.store.read_round("given", 0).arrays
-            return ValueFunction.from_arrays(self.problem.features, arrays), []
+            return Lesson.given(ValueFunction.from_arrays(self.problem.features, arrays))
         if not self.store.rounds("start"):
             self._tell("start", 0, message="adaptive multilevel splitting")
             before = self.engine.cost.force_evaluations
@@ -178,31 +178,31 @@ class Loop:
             self.engine.reseed(rng)
             lesson = cold_start(self.engine, first_exits(self.engine), self.settings, rng)
             self._keep_lesson("start", 0, lesson, self.engine, before)
-        value, samples, info = self._read_lesson("start", 0)
-        self._tell("start", 0, message=f"{info['levels']} levels, ln P = {info['log_probability']:.2f}")
-        return value, [samples]
+        lesson = self._read_lesson("start", 0)
+        self._tell("start", 0, message=f"{lesson.info['levels']} levels, ln P = {lesson.info['log_probability']:.2f}")
+        return lesson
 
-    def _plan(self, flux: FluxRun, flux_lags: int, value: ValueFunction, lessons: list[dict[str, Any]]) -> Plan:
+    def _plan(self, flux: FluxRun, flux_lags: int, history: list[Lesson]) -> tuple[Plan, Importance]:
         if not self.store.rounds("plan"):
-            limit = self.goal.max_force_evaluations
+            limit, value = self.goal.max_force_evaluations, history[-1].value
             budget = math.inf if limit is None else max(limit - self.evaluations, 0) / 2
             cost = Cost()
-            if not lessons:  # a value function that was given and is not trained further
+            if not self.store.rounds("learning"):
                 engine = make_engine(self.problem, self.settings, self.config["platform"], value)
-                lessons = [pilot(engine, value, flux, self.settings, stream(self.seed, PILOT))[1]]
+                history = [pilot_lesson(engine, history[-1], flux, self.settings, stream(self.seed, PILOT))]
                 cost = engine.cost
-            plan = make_plan(
-                self.problem, value, flux, flux_lags, lessons, self.settings, self.goal.target_relative_error, budget
-            )
+            infos, target = [lesson.info for lesson in history], self.goal.target_relative_error
+            plan = make_plan(self.problem, value, flux, flux_lags, infos, self.settings, target, budget)
             spent = {"learning_evaluations": cost.force_evaluations, "network_calls": cost.network_calls}
-            self._write("plan", 0, {}, {**asdict(plan), **spent}, cost.force_evaluations)
-        info = self.store.read_round("plan", 0).info
-        names = ("frames_per_root", "evaluations_per_root")
-        plan = Plan(int(info["flux_lags"]), int(info["n_roots"]), *(float(info[name]) for name in names))
+            importance = asdict(learned_importance(history))
+            self._write("plan", 0, importance, {**asdict(plan), **spent}, cost.force_evaluations)
+        stored = self.store.read_round("plan", 0)
+        plan = Plan(**{field.name: stored.info[field.name] for field in fields(Plan)})
         self._tell("plan", 0, message=f"{plan.flux_lags} lags in A, {plan.n_roots} roots a batch; {self._disk(plan)}")
-        return plan
+        # Runs of version 0.1.0 stored no importance: theirs was V.
+        return plan, Importance(**stored.arrays) if stored.arrays else UNTEMPERED
 
-    def _produce(self, state: FluxState, value: ValueFunction, plan: Plan) -> str:
+    def _produce(self, state: FluxState, value: ValueFunction, importance: Importance, plan: Plan) -> str:
         foreseen = self.settings.n_batches * plan.evaluations(self.settings.replicas, self.problem.lag_steps)
         # Groups are those of the workers that the run was started with, so that resuming with others changes no number.
         n_groups = min(int(self.store.config["workers"]), self.settings.n_batches)
@@ -211,16 +211,9 @@ class Loop:
 
             def one_round(index: int, state: FluxState) -> FluxState:
                 task = Task(
-                    self.problem,
-                    value.arrays(),
-                    self.settings,
-                    plan,
-                    state,
-                    groups,
-                    self.seed,
-                    index,
+                    self.problem, value.arrays(), importance, self.settings, plan, state, groups, self.seed, index,
                     self.config["platform"],
-                )
+                )  # fmt: skip
                 return self._keep_records(index, spread(task, range(len(groups))))
 
             return self._until_done(state, one_round, foreseen)
@@ -297,14 +290,17 @@ class Loop:
 
     def _keep_lesson(self, stage: str, index: int, lesson: Lesson, engine: Engine, before: int = 0) -> None:
         arrays = {**_prefixed("value", lesson.value.arrays()), **_prefixed("samples", asdict(lesson.samples))}
+        arrays["tallies"] = lesson.tallies
         cost = engine.cost.force_evaluations - before
         info = {**lesson.info, "learning_evaluations": cost, "network_calls": engine.cost.network_calls}
         self._write(stage, index, arrays, info, cost)
 
-    def _read_lesson(self, stage: str, index: int) -> tuple[ValueFunction, Samples, dict[str, Any]]:
+    def _read_lesson(self, stage: str, index: int) -> Lesson:
         stored = self.store.read_round(stage, index)
         value = ValueFunction.from_arrays(self.problem.features, _unprefixed("value", stored.arrays))
-        return value, Samples(**_unprefixed("samples", stored.arrays)), stored.info
+        # Runs of version 0.1.0 kept no tallies.
+        tallies = stored.arrays.get("tallies", np.zeros((3, N_BINS)))
+        return Lesson(value, Samples(**_unprefixed("samples", stored.arrays)), tallies, stored.info)
 
     def _write(
         self,

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from .config import Settings
 from .engine import Engine, one_thread
 from .flux import FluxState, run_flux
+from .importance import Importance
 from .learning import Plan, choose_roots, make_engine, walk_roots
 from .paths import PathTree
 from .problem import TARGET, Problem
@@ -73,6 +74,7 @@ class Task:
 
     problem: Problem
     value: dict[str, NDArray[Any]]
+    importance: Importance
     settings: Settings
     plan: Plan
     state: FluxState
@@ -92,12 +94,13 @@ class Task:
         batches, replicas = self.groups[group], self.settings.replicas
         rows = np.concatenate([np.arange(b * replicas, (b + 1) * replicas) for b in batches])
         rng = stream(self.seed, PRODUCTION, self.round_index, group)
-        return produce(engine, value, self.state.part(rows), self.settings, self.plan, rng, batches, self.round_index)
+        guide = (value, self.importance)
+        return produce(engine, guide, self.state.part(rows), self.settings, self.plan, rng, batches, self.round_index)
 
 
 def produce(
     engine: Engine,
-    value: ValueFunction,
+    guide: tuple[ValueFunction, Importance],
     state: FluxState,
     settings: Settings,
     plan: Plan,
@@ -109,6 +112,7 @@ def produce(
 
     The batches of a group ride in the same Contexts, which keeps the slots full; nothing else is shared.
     """
+    value, importance = guide
     engine.reseed(rng)
     before = engine.cost.force_evaluations, engine.cost.network_calls
     run = run_flux(engine, state, plan.flux_lags)
@@ -118,10 +122,12 @@ def produce(
     for i in range(len(batches)):
         mine = owner == i
         if mine.any():
-            roots = choose_roots(value, run.exits[mine], run.priors[mine], plan.n_roots, settings, rng, i)
+            exits = run.exits[mine]
+            log_u = importance(value.log_value(exits))
+            roots = choose_roots(log_u, exits, run.priors[mine], plan.n_roots, settings, rng, i)
             parts.append(replace(roots, log_weights=roots.log_weights + np.log(mine.sum())))
     roots = join_roots(parts, engine.problem.n_atoms)
-    done = walk_roots(engine, value, roots, settings, rng)
+    done = walk_roots(engine, value, importance, roots, settings, rng)
     time = run.time / len(batches)
     kept = kept_paths(done, settings.failure_share, rng)
     records = [

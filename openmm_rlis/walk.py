@@ -1,11 +1,11 @@
 """Walk: the branching random walk that carries roots to A, B or D.
 
-    G = W V(x) / (W_0 V(x_0))        G > high: split,   G < low: roulette,   both keep the expected weight
+    G = W u(x) / (W_0 u(x_0))        G > high: split,   G < low: roulette,   both keep the expected weight
 
-W is the exact path weight of everything that happened to a walker (bias, splitting, roulette, the draw of its root).
-For any positive V, and thresholds fixed by the past alone, the sum of the weights that arrive in B is an unbiased
-estimate of the expected number of A -> B transitions among the exits. Every frame is stored once; branches share
-their prefix.
+u is the importance, V itself or a function of it. W is the exact path weight of everything that happened to a walker
+(bias, splitting, roulette, the draw of its root). For any positive u, and thresholds fixed by the past alone, the sum
+of the weights that arrive in B is an unbiased estimate of the expected number of A -> B transitions among the exits.
+Every frame is stored once; branches share their prefix.
 """
 
 from __future__ import annotations
@@ -19,12 +19,14 @@ from numpy.typing import NDArray
 from .branching import Offspring, Window, branch, comb
 from .engine import Engine
 from .errors import RlisError
+from .importance import N_BINS, UNTEMPERED, tally
 from .paths import PathTree, TreeBuilder
 from .problem import OUTSIDE, TARGET
 from .weights import log_sum
 
 Array = NDArray[np.float64]
 LogValue = Callable[[Array], Array]
+LogImportance = Callable[[Array], Array]
 
 
 @dataclass(frozen=True)
@@ -64,7 +66,8 @@ class Walk:
     `success` and `ended` (n_roots,) are the sums over a root's paths of the weight relative to the root's own weight
     that ended in B, and anywhere: E[success] is the committor of the exit, E[ended] = 1. `hidden` (n_roots,) is the
     part of `success` that came by where G was below a third of the window: V had all but given it up. `n_thinned`
-    (n_roots,) says how often a root's walkers had to be thinned to the cap.
+    (n_roots,) says how often a root's walkers had to be thinned to the cap. `tallies` is the sum of `importance.tally`
+    over all lags.
     """
 
     tree: PathTree
@@ -73,6 +76,7 @@ class Walk:
     ended: Array
     hidden: Array
     n_thinned: NDArray[np.int64]
+    tallies: Array
     n_lags: int
     peak: int
 
@@ -81,6 +85,7 @@ class Walk:
 class _Population:
     positions: Array
     log_weights: Array
+    log_values: Array
     log_reference: Array
     log_lowest: Array
     root: NDArray[np.int32]
@@ -91,6 +96,7 @@ class _Population:
         return _Population(
             self.positions[rows],
             self.log_weights[rows],
+            self.log_values[rows],
             self.log_reference[rows],
             self.log_lowest[rows],
             self.root[rows],
@@ -140,6 +146,7 @@ def walk(
     window: Window,
     rng: np.random.Generator,
     *,
+    importance: LogImportance = UNTEMPERED,
     frame_stride: int = 5,
     max_walkers: int = 200,
     max_lags: int = 5_000_000,
@@ -151,7 +158,9 @@ def walk(
     engine
         Moves the walkers; its random stream should have been reset for this batch.
     log_value
-        Importance function, positions (n, n_atoms, 3) -> ln V (n,).
+        Positions (n, n_atoms, 3) -> ln V (n,).
+    importance
+        ln V (n,) -> ln u (n,), what G is made of.
     window
         Thresholds on G.
     frame_stride
@@ -173,11 +182,12 @@ def walk(
     codes = engine.problem.label(roots.positions)
     first = record.add(roots.priors, np.full(n, -1, np.int32), roots.log_weights, np.ones(n, np.int8), 0)
     frame = record.add(roots.positions, first, roots.log_weights, codes, 1)
-    log_reference = roots.log_weights + (log_value(roots.positions) if n else np.zeros(0))
+    log_v = log_value(roots.positions) if n else np.zeros(0)
     everyone = _Population(
         roots.positions,
         roots.log_weights.copy(),
-        log_reference,
+        log_v,
+        roots.log_weights + importance(log_v),
         np.zeros(n),
         np.arange(n, dtype=np.int32),
         roots.biased.copy(),
@@ -185,7 +195,7 @@ def walk(
     )
     alive = _retire(record, everyone, codes)
     n_thinned = np.zeros(n, dtype=np.int64)
-    n_lags = peak = 0
+    tallies, n_lags, peak = np.zeros((3, N_BINS)), 0, 0
     while len(alive.root):
         if n_lags >= max_lags:
             raise RlisError(
@@ -194,18 +204,16 @@ def walk(
             )
         n_lags += 1
         peak = max(peak, len(alive.root))
-        _move(engine, alive)
-        codes = engine.problem.label(alive.positions)
+        codes, visits = _lag(engine, log_value, alive)
+        tallies += visits
         _record_frames(record, alive, codes, n_lags, frame_stride)
         alive = _retire(record, alive, codes)
         if len(alive.root):
-            log_v = log_value(alive.positions)
-            log_g = alive.log_weights + log_v - alive.log_reference
+            log_g = alive.log_weights + importance(alive.log_values) - alive.log_reference
             alive.log_lowest = np.minimum(alive.log_lowest, log_g)
             children = branch(_without_roulette(log_g, roots.defensive[alive.root], window), window, rng)
-            alive, log_v = alive.offspring(children), log_v[children.parents]
-            alive = _thin(alive, log_v, max_walkers, n_thinned, rng)
-    return _summary(record, roots, window, n_thinned, n_lags, peak)
+            alive = _thin(alive.offspring(children), importance, max_walkers, n_thinned, rng)
+    return Walk(record.tree(), record.frames(), *_sums(record, roots, window), n_thinned, tallies, n_lags, peak)
 
 
 def walk_unbranched(engine: Engine, positions: Array, priors: Array, rng: np.random.Generator) -> Walk:
@@ -213,6 +221,19 @@ def walk_unbranched(engine: Engine, positions: Array, priors: Array, rng: np.ran
     n, no = len(positions), np.zeros(len(positions), dtype=bool)
     roots = Roots(positions, priors, np.zeros(n), no, no, np.zeros(n, np.int32))
     return walk(engine, lambda x: np.zeros(len(x)), roots, Window(0.0, np.inf), rng, frame_stride=1_000_000)
+
+
+def _lag(engine: Engine, log_value: LogValue, alive: _Population) -> tuple[NDArray[np.int8], Array]:
+    """Move everyone by a lag; return the region codes, and what the lag says about the importance."""
+    log_weights, before = alive.log_weights.copy(), alive.log_values
+    _move(engine, alive)
+    codes = engine.problem.label(alive.positions)
+    outside = codes == OUTSIDE
+    alive.log_values = np.where(codes == TARGET, 0.0, -np.inf)
+    if outside.any():
+        alive.log_values[outside] = log_value(alive.positions[outside])
+    change = alive.log_weights + alive.log_values - log_weights - before
+    return codes, tally(log_weights, before, change)
 
 
 def _move(engine: Engine, alive: _Population) -> None:
@@ -246,7 +267,11 @@ def _without_roulette(log_g: Array, defensive: NDArray[np.bool_], window: Window
 
 
 def _thin(
-    alive: _Population, log_v: Array, max_walkers: int, n_thinned: NDArray[np.int64], rng: np.random.Generator
+    alive: _Population,
+    importance: LogImportance,
+    max_walkers: int,
+    n_thinned: NDArray[np.int64],
+    rng: np.random.Generator,
 ) -> _Population:
     counts = np.bincount(alive.root, minlength=len(n_thinned))
     crowded = np.flatnonzero(counts > max_walkers)
@@ -258,7 +283,7 @@ def _thin(
     for root in crowded:
         mine = np.flatnonzero(alive.root == root)
         log_w = alive.log_weights[mine]
-        log_g = log_w + log_v[mine]
+        log_g = log_w + importance(alive.log_values[mine])
         # Half by importance and half by weight, so that no weight grows much where V is far too small beside the rest.
         kept = comb(np.logaddexp(log_g - log_sum(log_g), log_w - log_sum(log_w)), max_walkers, rng)
         rows.append(mine[kept.parents])
@@ -266,9 +291,8 @@ def _thin(
     return alive.offspring(Offspring(np.concatenate(rows), np.concatenate(factors)))
 
 
-def _summary(
-    record: _Recorder, roots: Roots, window: Window, n_thinned: NDArray[np.int64], n_lags: int, peak: int
-) -> Walk:
+def _sums(record: _Recorder, roots: Roots, window: Window) -> tuple[Array, Array, Array]:
+    """Return `success`, `ended` and `hidden` of `Walk`."""
     n = len(roots.positions)
     success, ended, hidden = np.zeros(n), np.zeros(n), np.zeros(n)
     given_up = np.log(window.low / 3.0) if window.low > 0.0 else -np.inf
@@ -278,4 +302,4 @@ def _summary(
         np.add.at(ended, root, weight)
         np.add.at(success, root, np.where(arrived, weight, 0.0))
         np.add.at(hidden, root, np.where(arrived & (log_lowest < given_up), weight, 0.0))
-    return Walk(record.tree(), record.frames(), success, ended, hidden, n_thinned, n_lags, peak)
+    return success, ended, hidden

@@ -37,7 +37,7 @@ def test_root_weights_undo_the_choice(start: tuple[Engine, FluxRun, Lesson]) -> 
     q = LINE.committor(run.exits)
     sums = []
     for i in range(64):
-        roots = choose_roots(lesson.value, run.exits, run.priors, 20, SETTINGS, np.random.default_rng(i), batch=3)
+        roots = choose_roots(log_v, run.exits, run.priors, 20, SETTINGS, np.random.default_rng(i), batch=3)
         weights = np.exp(roots.log_weights)
         sums.append([weights.sum(), weights @ LINE.committor(roots.positions)])
         assert (roots.batches == 3).all() and not roots.biased.any()
@@ -49,10 +49,11 @@ def test_root_weights_undo_the_choice(start: tuple[Engine, FluxRun, Lesson]) -> 
 def test_a_share_of_roots_feels_the_bias(start: tuple[Engine, FluxRun, Lesson]) -> None:
     _, run, lesson = start
     settings = SETTINGS.model_copy(update={"bias_scale": 0.5, "unbiased_share": 0.25})
-    roots = choose_roots(lesson.value, run.exits, run.priors, 4000, settings, np.random.default_rng(1))
+    log_v = lesson.value.log_value(run.exits)
+    roots = choose_roots(log_v, run.exits, run.priors, 4000, settings, np.random.default_rng(1))
     assert abs(roots.biased.mean() - 0.75) < 4.5 * math.sqrt(0.25 * 0.75 / 4000)  # false alarm 7e-6
     half = settings.model_copy(update={"defensive_share": 0.5})
-    roots = choose_roots(lesson.value, run.exits, run.priors, 4001, half, np.random.default_rng(1))
+    roots = choose_roots(log_v, run.exits, run.priors, 4001, half, np.random.default_rng(1))
     assert roots.defensive.sum() == 2000 and 0.7 < roots.biased[roots.defensive].mean() < 0.8
 
 
@@ -71,11 +72,11 @@ def test_rounds_learn_and_keep_what_they_were_given(start: tuple[Engine, FluxRun
     engine, run, first = start
     settings = SETTINGS.model_copy(update={"learning_roots": 1000})
     before = {k: v.copy() for k, v in first.value.arrays().items()}
-    value, replay, infos = first.value, [], []
+    history = [first]
     for i in range(3):
-        lesson = learn_round(engine, value, replay, run, settings, np.random.default_rng([3, i]))
-        value, replay = lesson.value, [*replay, lesson.samples]
-        infos.append(lesson.info)
+        lesson = learn_round(engine, history, run, settings, np.random.default_rng([3, i]))
+        history = [*history, lesson] if i else [lesson]
+    value, infos = lesson.value, [lesson.info for lesson in history]
     assert all(np.array_equal(before[k], v) for k, v in first.value.arrays().items())
     x = np.zeros((20, 1, 3))
     x[:, 0, 0] = np.linspace(-0.6, 0.7, 20)
@@ -119,7 +120,7 @@ def test_the_same_stream_teaches_the_same(start: tuple[Engine, FluxRun, Lesson])
     engine, run, first = start
     found = []
     for used in (engine, Engine(LINE.problem(), 256)):
-        lesson = learn_round(used, first.value, [first.samples], run, SETTINGS, np.random.default_rng(8))
+        lesson = learn_round(used, [first], run, SETTINGS, np.random.default_rng(8))
         found.append(lesson.value.arrays())
     assert all(np.array_equal(found[0][k], found[1][k]) for k in found[0])
     assert isinstance(lesson.value, ValueFunction)

@@ -12,12 +12,14 @@ from systems_1d import Line, double_well, triple_well
 
 from openmm_rlis.config import Settings
 from openmm_rlis.flux import FluxState, initial_state, run_flux
+from openmm_rlis.importance import Importance
 from openmm_rlis.learning import Plan, make_engine
 from openmm_rlis.production import GroupRecord, Task, join_roots, produce, stream
 from openmm_rlis.value import ValueFunction
 
 BATCHES = 64
 DOUBLE, TRIPLE = double_well(4.0, 0.5), triple_well(8.0, 0.4)
+TEMPERED = Importance(np.array([-6.0, -3.0, -1.0]), np.array([0.0, 2.5, 3.0]))
 SETTINGS = Settings(n_batches=BATCHES, replicas=4, failure_share=0.3, n_slots=256)
 
 
@@ -43,7 +45,7 @@ def produced(line: Line, settings: Settings = SETTINGS, lags: int = 250) -> Grou
     engine = make_engine(line.problem(), settings, None, value)
     state = settled(line, BATCHES * settings.replicas)
     plan = Plan(lags, 24, 1.0, 1.0)
-    return produce(engine, value, state, settings, plan, np.random.default_rng(5), range(BATCHES), 3)
+    return produce(engine, (value, TEMPERED), state, settings, plan, np.random.default_rng(5), range(BATCHES), 3)
 
 
 def agree(samples: NDArray[np.float64], truth: float) -> bool:
@@ -115,7 +117,9 @@ def test_a_stretch_without_exits_counts_as_zero() -> None:
     value = wrong_value(line)
     engine = make_engine(line.problem(), settings, None, value)
     state = initial_state(line.problem(), 2)
-    group = produce(engine, value, state, settings, Plan(2, 16, 1.0, 1.0), np.random.default_rng(1), (0, 1), 0)
+    group = produce(
+        engine, (value, TEMPERED), state, settings, Plan(2, 16, 1.0, 1.0), np.random.default_rng(1), (0, 1), 0
+    )
     for record in group.batches:
         assert (record.n_exits, record.transitions, record.tree) == (0, 0.0, None)
         assert np.isnan(record.ended) and record.time > 0 and len(record.root_weights) == 0
@@ -127,6 +131,7 @@ def test_tasks_do_their_groups_in_any_order() -> None:
     task = Task(
         DOUBLE.problem(),
         value.arrays(),
+        TEMPERED,
         settings,
         Plan(60, 16, 1.0, 1.0),
         settled(DOUBLE, 8),

@@ -19,6 +19,7 @@ from systems_1d import Line, double_well, triple_well
 from openmm_rlis.branching import Window
 from openmm_rlis.engine import Bias, Engine
 from openmm_rlis.errors import RlisError
+from openmm_rlis.importance import UNTEMPERED, Importance
 from openmm_rlis.problem import SOURCE, TARGET
 from openmm_rlis.value import ValueFunction
 from openmm_rlis.walk import Roots, Walk, walk
@@ -85,12 +86,13 @@ def sampled(
     window: Window,
     biased: bool | Array = False,
     starts: Array = STARTS,
+    importance: Importance = UNTEMPERED,
 ) -> Walk:
     """One walk of all replicas side by side: roots share slots of Contexts and nothing else."""
     rng = np.random.default_rng(11)
     engine.reseed(rng)
     roots = roots_of(line, starts, REPLICAS * PER_REPLICA, biased, REPLICAS)
-    return walk(engine, log_value, roots, window, rng, frame_stride=50)
+    return walk(engine, log_value, roots, window, rng, importance=importance, frame_stride=50)
 
 
 def agrees(samples: Array, truth: float) -> bool:
@@ -120,6 +122,13 @@ def engines() -> dict[str, Engine]:
 @pytest.mark.parametrize("window", [Window(), Window(0.8, 1.2), Window(0.0, 2.0)], ids=["mild", "tight", "no roulette"])
 def test_unbiased_with_a_wrong_value(engines: dict[str, Engine], log_value: LogValue, window: Window) -> None:
     check_unbiased(DOUBLE, sampled(DOUBLE, engines["double"], log_value, window))
+
+
+@pytest.mark.parametrize("log_value", [reversed_slope, too_steep], ids=lambda f: f.__name__)
+@pytest.mark.parametrize("rises", [[0.0, 0.4, 0.1], [0.0, -3.0, 5.0]], ids=["tempered", "absurd"])
+def test_unbiased_with_any_importance(engines: dict[str, Engine], log_value: LogValue, rises: list[float]) -> None:
+    importance = Importance(np.array([-3.0, 0.0, 2.0]), np.array(rises))
+    check_unbiased(DOUBLE, sampled(DOUBLE, engines["double"], log_value, Window(), importance=importance))
 
 
 @pytest.mark.parametrize("log_value", [constant, too_steep], ids=lambda f: f.__name__)
