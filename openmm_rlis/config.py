@@ -49,7 +49,7 @@ class Settings(BaseModel):
     coarse_share: float = Field(0.2, gt=0.0, lt=1.0)
     """Share of the coarse value function in the mixture that steers branching, (1 - e) V_fine + e V_coarse."""
     learning_rounds: int = Field(6, ge=0, le=1_000)
-    """Rounds of walking and training before the value function is frozen; up to thrice as many while nobody arrives."""
+    """Rounds of walking and training before the value function is frozen; up to thrice as many where that pays."""
     failure_share: float = Field(0.01, ge=0.0, le=1.0)
     """Share of failing paths that is kept on disk."""
     defensive_share: float = Field(1.0, ge=0.0, le=1.0)
@@ -57,7 +57,7 @@ class Settings(BaseModel):
     unbiased_share: float = Field(0.5, ge=0.0, le=1.0)
     """Share of roots whose walkers feel no bias even when `bias_scale` is positive."""
     learning_roots: int = Field(400, ge=10, le=1_000_000)
-    """Roots of one round of learning."""
+    """Roots of one planned round of learning; rounds beyond take more."""
     loss: Literal["poisson", "itakura-saito"] = "poisson"
     """Loss of the value function."""
     decay: float = Field(0.95, ge=0.0, le=1.0)

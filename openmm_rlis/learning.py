@@ -33,6 +33,8 @@ Array = NDArray[np.float64]
 MOST_SAMPLES = 30_000
 REPLAYED_ROUNDS = 4
 LATE_ROUNDS = 3
+MOST_LEARNING = 3
+WORTHWHILE = 4.0
 
 
 @dataclass(frozen=True)
@@ -110,6 +112,34 @@ def learned_importance(history: Sequence[Lesson]) -> Importance:
     return fit(np.sum([lesson.tallies for lesson in history[-LATE_ROUNDS:]], axis=0))
 
 
+def roots_to_learn_from(history: Sequence[Lesson], n_rounds: int, settings: Settings, target_error: float) -> int:
+    """Return how many roots the next round of learning should walk; 0 ends it.
+
+    The planned rounds take `learning_roots` each. Up to twice as many follow while nobody arrives, or while the walks
+    of production are foreseen to take more than four times what learning took. Each of these takes twice the roots of
+    the round before, but no more evaluations than all rounds before.
+    """
+    planned, n_roots = settings.learning_rounds, settings.learning_roots
+    if n_rounds < planned:
+        return n_roots
+    if n_rounds >= MOST_LEARNING * planned:
+        return 0
+    spent = sum(float(lesson.info["learning_evaluations"]) for lesson in history)
+    last = history[-1].info
+    foreseen = walk_product([lesson.info for lesson in history]) / target_error**2
+    if last["success_probability"] > 0.0 and foreseen <= WORTHWHILE * spent:
+        return 0
+    return max(n_roots, min(2 * int(last["roots"]), int(spent / max(last["evaluations_per_root"], 1.0))))
+
+
+def walk_product(infos: Sequence[dict[str, Any]]) -> float:
+    """Return the relative variance times force evaluations of the walks, as the last rounds measured it."""
+    late = infos[-LATE_ROUNDS:]
+    variances = [i["relative_variance_per_root"] for i in late if np.isfinite(i["relative_variance_per_root"])]
+    per_root = float(np.mean([i["evaluations_per_root"] for i in late]))
+    return (float(np.mean(variances)) if variances else 100.0) * per_root
+
+
 def learn_round(
     engine: Engine, history: Sequence[Lesson], run: FluxRun, settings: Settings, rng: np.random.Generator
 ) -> Lesson:
@@ -136,6 +166,7 @@ def pilot(
     share = n * np.exp(roots.log_weights) * done.success
     probability = float(share.mean())
     info = {
+        "roots": n,
         "success_probability": probability,
         "relative_variance_per_root": float(share.var() / probability**2) if probability > 0 else float("nan"),
         "evaluations_per_root": (engine.cost.force_evaluations - before) / n,
@@ -190,8 +221,7 @@ def make_plan(
     """
     late = infos[-LATE_ROUNDS:]
     per_root = float(np.mean([i["evaluations_per_root"] for i in late]))
-    variances = [i["relative_variance_per_root"] for i in late if np.isfinite(i["relative_variance_per_root"])]
-    v_walk = (float(np.mean(variances)) if variances else 100.0) * per_root
+    v_walk = walk_product(infos)
     n_replicas = len(run.n_exits)
     sums = np.bincount(run.replica, np.exp(value.log_value(run.exits)), minlength=n_replicas)
     v_flux = float(sums.var() / sums.mean() ** 2) * flux_lags * problem.lag_steps

@@ -27,7 +27,17 @@ from .executor import make_executor
 from .flux import FluxRun, FluxState, equilibrate, first_exits, run_flux
 from .frames import predicted_bytes
 from .importance import N_BINS, UNTEMPERED, Importance
-from .learning import Lesson, Plan, cold_start, learn_round, learned_importance, make_engine, make_plan, pilot_lesson
+from .learning import (
+    Lesson,
+    Plan,
+    cold_start,
+    learn_round,
+    learned_importance,
+    make_engine,
+    make_plan,
+    pilot_lesson,
+    roots_to_learn_from,
+)
 from .problem import TARGET, Problem
 from .production import PRODUCTION, GroupRecord, Task, stream
 from .result import Result
@@ -36,7 +46,6 @@ from .training import Samples
 from .value import ValueFunction
 
 FLUX, START, LEARNING, PILOT = 1, 2, 3, 5
-MOST_LEARNING = 3
 BRUTE_BATCHES, BRUTE_REPLICAS, BRUTE_LAGS = 64, 8, 1000
 
 
@@ -135,13 +144,8 @@ class Loop:
             arrays = {**_prefixed("state", found.state.arrays()), "exits": found.exits, "priors": found.priors}
             arrays |= {"replica": found.replica, "hits": found.hits, "n_exits": found.n_exits}
             cost = self.engine.cost.force_evaluations - before
-            self._write(
-                "flux",
-                0,
-                arrays,
-                {"lags": lags, "time": found.time, "settled": settled, "flux_evaluations": cost},
-                cost,
-            )
+            info = {"lags": lags, "time": found.time, "settled": settled, "flux_evaluations": cost}
+            self._write("flux", 0, arrays, info, cost)
         stored = self.store.read_round("flux", 0)
         a = stored.arrays
         state = _state(a)
@@ -149,22 +153,25 @@ class Loop:
         return found, int(stored.info["lags"])
 
     def _learn(self, flux: FluxRun, first: Lesson) -> list[Lesson] | None:
-        """Return the lessons, the last of them with the value function to use; None when a limit came first."""
-        history = [first]
-        planned = self.settings.learning_rounds
-        for index in range(MOST_LEARNING * planned):
-            if index >= planned and history[-1].info["success_probability"] > 0.0:
-                break  # more rounds than planned only for as long as nobody arrives
-            if not self.store.rounds("learning")[index:]:
+        """Return the lessons, the last with the value function to use; None when a limit came first."""
+        history, index, stored = [first], 0, len(self.store.rounds("learning"))
+        # Once there is a plan V stays as it is, also when a run is resumed for another target.
+        while index < stored or not self.store.rounds("plan"):
+            if index >= stored:
+                n_roots = roots_to_learn_from(history, index, self.settings, self.goal.target_relative_error)
+                if n_roots == 0:
+                    break
                 if self._over_limit():
                     return None
                 engine = make_engine(self.problem, self.settings, self.config["platform"], history[-1].value)
-                learned = learn_round(engine, history, flux, self.settings, stream(self.seed, LEARNING, index))
+                settings = self.settings.model_copy(update={"learning_roots": n_roots})
+                learned = learn_round(engine, history, flux, settings, stream(self.seed, LEARNING, index))
                 self._keep_lesson("learning", index, learned, engine)
             lesson = self._read_lesson("learning", index)
             history = [*history, lesson] if index else [lesson]
             guess = lesson.info["success_probability"] * flux.n_exits.sum() / flux.time
             self._tell("learning", index, message=f"k about {guess:.3g} /ps, norm {lesson.info['ended']:.2f}")
+            index += 1
         return history
 
     def _start(self) -> Lesson:

@@ -6,6 +6,7 @@ Stochastic asserts: 64 replicas, Student |t| < 4.5 (false alarm 3e-5).
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -14,7 +15,15 @@ from systems_1d import double_well
 from openmm_rlis.config import Settings
 from openmm_rlis.engine import Engine
 from openmm_rlis.flux import FluxRun, initial_state, run_flux
-from openmm_rlis.learning import Lesson, choose_roots, cold_start, learn_round, make_engine, make_plan
+from openmm_rlis.learning import (
+    Lesson,
+    choose_roots,
+    cold_start,
+    learn_round,
+    make_engine,
+    make_plan,
+    roots_to_learn_from,
+)
 from openmm_rlis.value import ValueFunction
 
 LINE = double_well(6.0, 0.5)
@@ -124,3 +133,23 @@ def test_the_same_stream_teaches_the_same(start: tuple[Engine, FluxRun, Lesson])
         found.append(lesson.value.arrays())
     assert all(np.array_equal(found[0][k], found[1][k]) for k in found[0])
     assert isinstance(lesson.value, ValueFunction)
+
+
+def test_learning_goes_on_while_it_is_cheap_beside_production(start: tuple[Engine, FluxRun, Lesson]) -> None:
+    def lessons(n: int, variance: float, cost: float = 1e5, roots: int = 200, p: float = 1e-3) -> list[Lesson]:
+        info = {"relative_variance_per_root": variance, "evaluations_per_root": cost / roots, "roots": roots}
+        info |= {"success_probability": p, "learning_evaluations": cost}
+        return [replace(start[2], info=info)] * n
+
+    planned = SETTINGS.learning_rounds
+    assert roots_to_learn_from([start[2]], 0, SETTINGS, 0.1) == 200
+    assert roots_to_learn_from(lessons(planned - 1, 1e9), planned - 1, SETTINGS, 0.1) == 200
+    # 500 evaluations a root: the walks take 500 variance / 0.1^2, learning took 6e5; worth it from 4 times that.
+    assert roots_to_learn_from(lessons(planned, 47.0), planned, SETTINGS, 0.1) == 0
+    assert roots_to_learn_from(lessons(planned, 49.0), planned, SETTINGS, 0.1) == 400
+    assert roots_to_learn_from(lessons(planned, 47.0), planned, SETTINGS, 0.05) == 400
+    assert roots_to_learn_from(lessons(planned, float("nan"), p=0.0), planned, SETTINGS, 0.1) == 400
+    assert roots_to_learn_from(lessons(planned, 1e9, roots=1600), planned, SETTINGS, 0.1) == 3200
+    dear = lessons(planned - 1, 1e9) + lessons(1, 1e9, cost=4e6)  # no round takes more than all before it
+    assert roots_to_learn_from(dear, planned, SETTINGS, 0.1) == 200 + 5 * 1e5 // (4e6 / 200)
+    assert roots_to_learn_from(lessons(3 * planned, 1e9), 3 * planned, SETTINGS, 0.1) == 0
