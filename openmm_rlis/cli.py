@@ -144,12 +144,13 @@ def export(
     directory: Directory,
     out: Annotated[Path, typer.Argument(metavar="OUT", help="New directory for the trajectories.")],
     failures: Annotated[bool, typer.Option("--failures", help="The kept failure paths too.")] = False,
-    suffix: Annotated[str, typer.Option("--format", help="dcd, xtc, trr, h5, nc, pdb or xyz.")] = "dcd",
+    form: Annotated[str, typer.Option("--format", help="dcd, xtc or hdf5.")] = "dcd",
+    weights: Annotated[str, typer.Option("--weights", help="Table of weights: csv or parquet.")] = "csv",
 ) -> int:
-    """Write each success path as a trajectory for mdtraj.load, with weights.csv and topology.pdb."""
+    """Write each success path as a trajectory for mdtraj.load, with a table of weights and topology.pdb."""
     from .export import export_paths
 
-    for path, count in export_paths(directory, out, failures, suffix).items():
+    for path, count in export_paths(directory, out, failures, form, weights, print).items():
         print(f"{path}: {count} paths")
     return DONE
 

@@ -21,8 +21,8 @@ from .config import Settings
 from .engine import Engine, one_thread
 from .flux import FluxState, run_flux
 from .learning import Plan, choose_roots, make_engine, walk_roots
-from .paths import PathTree
 from .problem import TARGET, Problem
+from .trees import PathTree
 from .value import ValueFunction
 from .walk import Roots, Walk
 

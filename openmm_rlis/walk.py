@@ -19,8 +19,8 @@ from numpy.typing import NDArray
 from .branching import Offspring, Window, branch, comb
 from .engine import Engine
 from .errors import RlisError
-from .paths import PathTree, TreeBuilder
 from .problem import OUTSIDE, TARGET
+from .trees import PathTree, TreeBuilder
 from .weights import log_sum
 
 Array = NDArray[np.float64]

@@ -1,6 +1,5 @@
 """The command line against a fake sampler and fake systems; the real ones are tested end to end elsewhere."""
 
-import csv
 import json
 import os
 import subprocess
@@ -11,12 +10,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import mdtraj
-import numpy as np
 import pytest
 
 import openmm_rlis
-from openmm_rlis import cli, config, console, export, launch, paths
+from openmm_rlis import cli, config, console, launch
 from openmm_rlis.errors import DivergedError, InputError, StorageError, bad_input
 from openmm_rlis.estimators import Estimate
 
@@ -307,27 +304,6 @@ def test_a_killed_child_is_named(
     monkeypatch.setattr(launch, "_child_command", lambda _, name, limits: [*child, name])
     status, _, err = rlis("run", "toy", "--both", "--workers", 2, "--out", tmp_path / "run")
     assert status == 1 and err == "error: forward: its process was ended by signal 9\n"
-
-
-def test_exported_formats_are_checked_first(rlis: Rlis, tmp_path: Path) -> None:
-    status, _, err = rlis("export", tmp_path, tmp_path / "out", "--format", "gro")
-    assert status == 2 and "--format" in err and "dcd" in err and not (tmp_path / "out").exists()
-
-
-@pytest.mark.parametrize("suffix", ["dcd", "xtc"])
-def test_exported_paths_are_read_by_mdtraj(tmp_path: Path, suffix: str) -> None:
-    builder = paths.TreeBuilder(3)
-    x = np.random.default_rng(0).normal(size=(5, 1, 3, 3))
-    first = builder.add(x[0], [-1], 0)
-    second = builder.add(x[1], first, 1)
-    leaves = [int(builder.add(x[i], second, i)[0]) for i in (2, 3)]
-    tree = builder.finish(leaves, [2, 2], np.log([0.25, 0.75]), [0, 0], batch=4, round=0)
-    assert export.write_paths(paths.PathEnsemble([tree], frame_interval=0.5), tmp_path, suffix) == 2
-    loaded = mdtraj.load(str(tmp_path / f"path-000001.{suffix}"), top=str(tmp_path / "topology.pdb"))
-    np.testing.assert_allclose(loaded.xyz, x[[0, 1, 3], 0], atol=1e-3)
-    rows = list(csv.DictReader((tmp_path / "weights.csv").read_text().splitlines()))
-    assert [float(row["share"]) for row in rows] == [0.25, 0.75] and rows[1]["duration_ps"] == "1.5"
-    assert rows[0]["batch"] == "4" and rows[0]["file"] == f"path-000000.{suffix}"
 
 
 def test_child_ends_with_its_parent() -> None:
