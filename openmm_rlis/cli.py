@@ -8,6 +8,7 @@ to a file, or to the terminal with RLIS_TRACEBACK=1. Heavy modules are imported 
 
 from __future__ import annotations
 
+import json
 import os
 import sys
 import tempfile
@@ -93,11 +94,17 @@ def resume(
 
 
 @app.command()
-def status(directory: Directory) -> int:
-    """Say where a run stands, from its files alone."""
-    from .console import status_lines
+def status(
+    directory: Directory, as_json: Annotated[bool, typer.Option("--json", help="As JSON, for programs.")] = False
+) -> int:
+    """Say where a run stands, from its files alone; also while it runs."""
+    from . import console
 
-    print("\n".join(status_lines(directory)))
+    if as_json:
+        found = console.status(directory)
+        print(json.dumps(found.get("", found), indent=2))
+    else:
+        print("\n".join(console.status_lines(directory)))
     return DONE
 
 

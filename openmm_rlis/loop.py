@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from . import notebook
 from .config import Settings
 from .disk import size_text
 from .engine import Cost, Engine, one_thread
@@ -90,7 +91,7 @@ class Loop:
         self.config = config or store.config
         self.settings = Settings.from_mapping(self.config["settings"])
         self.seed = int(self.config["seed"])
-        self.report = progress or (lambda _: None)
+        self.report = progress or notebook.progress() or (lambda _: None)
         infos = [store.read_round(stage, i).info for stage in store.stages() for i in store.rounds(stage)]
         self.evaluations = sum(int(i.get("evaluations", 0)) for i in infos)
         self.seconds_before = sum(float(i.get("seconds", 0.0)) for i in infos)

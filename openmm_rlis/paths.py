@@ -66,6 +66,10 @@ class PathEnsemble:
     def __len__(self) -> int:
         return len(self._tree_of_path)
 
+    def __repr__(self) -> str:
+        n = int(self.is_success.sum())
+        return f"PathEnsemble({n} success and {len(self) - n} failure paths of {self.n_batches} batches)"
+
     def _gather(self, of_tree: Callable[[PathTree], NDArray[Any]], dtype: Any) -> NDArray[Any]:
         """Return what `of_tree` gives for each path of a tree, for the paths of this ensemble."""
         whole = [np.empty(0, dtype=dtype), *(of_tree(tree) for tree in self.trees)]

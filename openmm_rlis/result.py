@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from . import channels, diagnostics, estimators
+from . import channels, diagnostics, estimators, notebook
+from .console import rate_text
 from .diagnostics import Production
 from .errors import bad_input
 from .estimators import BatchTotals, Estimate
@@ -286,6 +287,17 @@ class Result:
             "rounds": self.n_rounds, "cost": self.cost, "diagnostics": self.diagnostics, "versions": versions(),
             "seed": self.seed,
         }  # fmt: skip
+
+    def __repr__(self) -> str:
+        """Return the run, its rate and what is wrong with it in one line."""
+        config, n_alarms = self.config, len(self.diagnostics["alarms"])
+        alarms = f", {n_alarms} alarm{'s' * (n_alarms > 1)}" if n_alarms else ""
+        what = f"{config.get('system')} {config.get('source')} -> {config.get('target')}"
+        rate = f"rate {rate_text(self.rate.to_dict())}"
+        return f"Result({what}: {rate}, {notebook.stopped_text(self.stopped)}{alarms}, {str(self.directory)!r})"
+
+    def _repr_html_(self) -> str:
+        return notebook.result_html(self.to_dict(), self.stopped)
 
 
 def _frames(paths: PathEnsemble) -> Iterator[NDArray[np.float32]]:

@@ -63,7 +63,7 @@ def run(
     settings
         How the sampler works; changes cost and variance only.
     progress
-        Called with a `Progress` now and then.
+        Called with a `Progress` now and then; in a notebook, without one, progress is shown under the cell.
 
     Raises
     ------
