@@ -176,12 +176,23 @@ def systems() -> int:
 
 
 @app.command()
-def doctor() -> int:
-    """Say what is installed and which platforms and bias backends work."""
-    from .doctor import examine
+def doctor(
+    as_json: Annotated[bool, typer.Option("--json", help="As JSON, for programs.")] = False,
+) -> int:
+    """Say what is installed, which platforms and bias backends work, how fast, and what to install."""
+    from . import doctor
 
-    lines, healthy = examine()
-    print("\n".join(lines))
+    findings = []
+    for finding in doctor.examine():
+        findings.append(finding)
+        if not as_json:
+            print(finding.line(), flush=True)
+    healthy = doctor.healthy(findings)
+    if as_json:
+        print(json.dumps(doctor.to_dict(findings), indent=2))
+    else:
+        print("\n".join(f"to do      {line}" for line in doctor.advice(findings)) or "nothing is missing")
+        print("all that a run needs works" if healthy else "something that a run needs does not work")
     return DONE if healthy else FAILED
 
 

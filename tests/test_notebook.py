@@ -87,7 +87,8 @@ def test_what_a_user_wrote_is_escaped() -> None:
     estimate = Estimate(0.1, 0.01, (0.08, 0.12), 20).to_dict()
     content = {
         **dict.fromkeys(notebook.QUANTITIES, estimate), "system": "<script>alert(1)</script>",
-        "source": "<b>", "target": "&", "others": ["<i>"], "rounds": 2, "cost": {"force_evaluations": {"total": 100}, "seconds": 61.0},
+        "source": "<b>", "target": "&", "others": ["<i>"], "rounds": 2,
+        "cost": {"force_evaluations": {"total": 100}, "seconds": 61.0},
         "diagnostics": {"alarms": ["<u>tail</u>"]},
     }  # fmt: skip
     html = notebook.result_html(content, "running")
