@@ -49,7 +49,7 @@ def examine() -> Iterator[Finding]:
     try:
         from . import bias
     except Exception as error:  # whatever keeps OpenMM or torch from loading
-        yield Finding("bias", "", False, _reason(error), True, f"pip install --force-reinstall {PACKAGE}")
+        yield Finding("bias", "", False, _reason(error), True, "install again, as the README says")
         return
     yield from _devices(bias)
     yield from _checked("platform", bias.platform_names(), _check_platform, needed=("Reference",))
