@@ -24,12 +24,13 @@ def make_problem() -> rlis.Problem:
     """Return butane of united atoms, from gauche (torsion near 60 degrees) to trans (180)."""
     system, topology = openmm.System(), app.Topology()
     residue = topology.addResidue("BUT", topology.addChain())
-    for i in range(4):
+    atoms = [topology.addAtom(f"C{i + 1}", app.element.carbon, residue) for i in range(4)]
+    for _ in atoms:
         system.addParticle(14.5)
-        topology.addAtom(f"C{i + 1}", app.element.carbon, residue)
     bonds, angles, torsion = openmm.HarmonicBondForce(), openmm.HarmonicAngleForce(), openmm.RBTorsionForce()
     for i in range(3):
         bonds.addBond(i, i + 1, 0.153, 20_000.0)
+        topology.addBond(atoms[i], atoms[i + 1])
     for i in range(2):
         angles.addAngle(i, i + 1, i + 2, np.radians(112.0), 400.0)
     torsion.addTorsion(0, 1, 2, 3, 9.279, 12.156, -13.120, -3.060, 26.240, -31.495)  # Ryckaert and Bellemans
