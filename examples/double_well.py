@@ -36,4 +36,4 @@ if __name__ == "__main__":
         cost = found.cost["force_evaluations"]["total"]
         print(f"{name:12s} k = {found.rate.value:.4g} [{low:.4g}, {high:.4g}] /ps from {cost:.2e} force evaluations")
     path = result.paths.success().to_mdtraj(0)
-    print(f"committor along the first success path: {result.value.committor(path.xyz, problem)[::5].round(4)}")
+    print(f"committor along the first success path: {result.value.committor(path)[::5].round(4)}")

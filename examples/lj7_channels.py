@@ -29,4 +29,4 @@ if __name__ == "__main__":
     success = result.paths.success()
     path = success.to_mdtraj(int(np.argmax(success.weights)))
     print(f"{len(success)} success paths; the heaviest has {path.n_frames} frames over {path.time[-1]:.3g} ps")
-    print("learned committor along it:", result.value.committor(path.xyz, problem)[::10].round(3))
+    print("learned committor along it:", result.value.committor(path)[::10].round(3))

@@ -11,12 +11,14 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import warnings
 from typing import Any
 
 import numpy as np
 import openmm
 import torch
+from numpy.typing import NDArray
 from openmm import version
 from torch import Tensor, nn
 
@@ -129,6 +131,37 @@ def _load_plugin() -> str:
 def platform_names() -> list[str]:
     """Return the names of the OpenMM platforms of this installation."""
     return [openmm.Platform.getPlatform(i).getName() for i in range(openmm.Platform.getNumPlatforms())]
+
+
+def plugin_failures() -> list[str]:
+    """Return why the plugins of OpenMM's platforms did not load, a line each; openmm-torch is in `backend_status`."""
+    lines = [" ".join(line.split()) for line in openmm.Platform.getPluginLoadFailures()]
+    return [line.split("/")[-1] for line in lines if re.search(r"/libOpenMM(CUDA|HIP|OpenCL|CPU)\.", line)]
+
+
+def gpu_name() -> str:
+    """Return the name of the CUDA device that torch sees, or ""."""
+    return str(torch.cuda.get_device_name(0)) if torch.cuda.is_available() else ""
+
+
+def force_error(value: ValueFunction, positions: NDArray[np.float64], kT: float, backend: str) -> float:
+    """Return the largest difference between a backend's forces and central differences of 2 kT ln V.
+
+    Relative to the largest force; `positions` are (n, n_atoms, 3) in nm, moved as `n` packed copies.
+    """
+    n, n_atoms, _ = positions.shape
+    system = openmm.System()
+    for _ in range(n * n_atoms):
+        system.addParticle(1.0)
+    system.addForce(bias_force(value, n_atoms, n, kT, 1.0, backend))
+    reference = openmm.Platform.getPlatformByName("Reference")
+    context = openmm.Context(system, openmm.VerletIntegrator(1e-3), reference)
+    context.setPositions(positions.reshape(-1, 3))
+    forces = context.getState(getForces=True).getForces(asNumpy=True)._value.reshape(n, -1)
+    h = 1e-5 * np.eye(3 * n_atoms).reshape(-1, n_atoms, 3)
+    slopes = [(value.log_value(x + h) - value.log_value(x - h)) / 2e-5 for x in positions]
+    expected = 2.0 * kT * np.array(slopes)
+    return float(np.abs(forces - expected).max() / np.abs(expected).max())
 
 
 def _python_torch_missing() -> str:

@@ -8,6 +8,7 @@ to a file, or to the terminal with RLIS_TRACEBACK=1. Heavy modules are imported 
 
 from __future__ import annotations
 
+import json
 import os
 import sys
 import tempfile
@@ -93,11 +94,17 @@ def resume(
 
 
 @app.command()
-def status(directory: Directory) -> int:
-    """Say where a run stands, from its files alone."""
-    from .console import status_lines
+def status(
+    directory: Directory, as_json: Annotated[bool, typer.Option("--json", help="As JSON, for programs.")] = False
+) -> int:
+    """Say where a run stands, from its files alone; also while it runs."""
+    from . import console
 
-    print("\n".join(status_lines(directory)))
+    if as_json:
+        found = console.status(directory)
+        print(json.dumps(found.get("", found), indent=2))
+    else:
+        print("\n".join(console.status_lines(directory)))
     return DONE
 
 
@@ -144,12 +151,13 @@ def export(
     directory: Directory,
     out: Annotated[Path, typer.Argument(metavar="OUT", help="New directory for the trajectories.")],
     failures: Annotated[bool, typer.Option("--failures", help="The kept failure paths too.")] = False,
-    suffix: Annotated[str, typer.Option("--format", help="dcd, xtc, trr, h5, nc, pdb or xyz.")] = "dcd",
+    form: Annotated[str, typer.Option("--format", help="dcd, xtc or hdf5.")] = "dcd",
+    weights: Annotated[str, typer.Option("--weights", help="Table of weights: csv or parquet.")] = "csv",
 ) -> int:
-    """Write each success path as a trajectory for mdtraj.load, with weights.csv and topology.pdb."""
+    """Write each success path as a trajectory for mdtraj.load, with a table of weights and topology.pdb."""
     from .export import export_paths
 
-    for path, count in export_paths(directory, out, failures, suffix).items():
+    for path, count in export_paths(directory, out, failures, form, weights, print).items():
         print(f"{path}: {count} paths")
     return DONE
 
@@ -168,12 +176,23 @@ def systems() -> int:
 
 
 @app.command()
-def doctor() -> int:
-    """Say what is installed and which platforms and bias backends work."""
-    from .doctor import examine
+def doctor(
+    as_json: Annotated[bool, typer.Option("--json", help="As JSON, for programs.")] = False,
+) -> int:
+    """Say what is installed, which platforms and bias backends work, how fast, and what to install."""
+    from . import doctor
 
-    lines, healthy = examine()
-    print("\n".join(lines))
+    findings = []
+    for finding in doctor.examine():
+        findings.append(finding)
+        if not as_json:
+            print(finding.line(), flush=True)
+    healthy = doctor.healthy(findings)
+    if as_json:
+        print(json.dumps(doctor.to_dict(findings), indent=2))
+    else:
+        print("\n".join(f"to do      {line}" for line in doctor.advice(findings)) or "nothing is missing")
+        print("all that a run needs works" if healthy else "something that a run needs does not work")
     return DONE if healthy else FAILED
 
 

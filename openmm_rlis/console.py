@@ -12,13 +12,14 @@ import math
 import sys
 import time
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any, Protocol, Self
 
 from rich.console import Console
 from rich.live import Live
 from rich.table import Table
+from rich.text import Text
 
 from .errors import bad_input
 
@@ -52,11 +53,27 @@ class Snapshot:
         """Return the snapshot in a JSON object; other entries are ignored."""
         return cls(**{field.name: values[field.name] for field in fields(cls) if field.name in values})
 
-    def cells(self) -> tuple[str, str, str, str, str]:
-        """Return stage, rate, evaluations, elapsed time and time left as text."""
-        stage = f"{self.stage} {self.round}"
-        left = "" if self.seconds_left is None else duration(self.seconds_left)
-        return stage, rate_text(self.rate), f"{self.force_evaluations:.2e}", duration(self.seconds), left
+    @property
+    def evaluations_per_second(self) -> float | None:
+        """Force evaluations over the seconds of the whole run so far."""
+        return self.force_evaluations / self.seconds if self.seconds > 0 and self.force_evaluations else None
+
+    def evaluations(self) -> str:
+        """Return the force evaluations and their speed as text, e.g. `6.20e+07 evaluations, 3.4e+05/s`."""
+        speed = self.evaluations_per_second
+        return f"{self.force_evaluations:.2e} evaluations" + ("" if speed is None else f", {speed:.1e}/s")
+
+    def line(self) -> str:
+        """Return stage, rate, evaluations, elapsed time and time left in one line."""
+        parts = [f"{self.stage} {self.round}", f"rate {rate_text(self.rate)}", self.evaluations()]
+        parts += [duration(self.seconds)] if self.seconds_left is None else []
+        parts += [] if self.seconds_left is None else [f"{duration(self.seconds)}, {duration(self.seconds_left)} left"]
+        return " | ".join(parts)
+
+    def after(self, seconds: float) -> Self:
+        """Return the snapshot as it looks some seconds later, nothing new having been told."""
+        left = None if self.seconds_left is None else max(0.0, self.seconds_left - seconds)
+        return replace(self, seconds=self.seconds + seconds, seconds_left=left)
 
 
 def rate_text(rate: Mapping[str, Any] | None) -> str:
@@ -115,10 +132,7 @@ class PlainDisplay:
         if snapshot.stage == stage and snapshot.message in ("", message) and now - when < PLAIN_SECONDS:
             return
         self._last[name] = (snapshot.stage, snapshot.message, now)
-        position, rate, evaluations, elapsed, left = snapshot.cells()
-        parts = [name, position, f"rate {rate}", f"{evaluations} evaluations", elapsed]
-        parts += [f"{left} left"] if left else []
-        parts += [snapshot.message] if snapshot.message else []
+        parts = (name, snapshot.line(), snapshot.message)
         print(" | ".join(part for part in parts if part) + "\n", end="", flush=True)  # one write, whole lines
 
 
@@ -131,10 +145,10 @@ class JsonDisplay(PlainDisplay):
 
 
 class LiveDisplay:
-    """A table that stays in place on a terminal, one row a run."""
+    """A table that stays in place on a terminal, three rows a run; its clocks go on between snapshots."""
 
     def __init__(self, console: Console) -> None:
-        self._rows: dict[str, Snapshot] = {}
+        self._rows: dict[str, tuple[Snapshot, float]] = {}
         self._messages: dict[str, str] = {}
         self._live = Live(console=console, get_renderable=self._table, refresh_per_second=2)
 
@@ -147,18 +161,26 @@ class LiveDisplay:
 
     def show(self, name: str, snapshot: Snapshot) -> None:
         """Update the row of `name`; a new message goes above the table."""
-        self._rows[name] = snapshot
+        self._rows[name] = snapshot, time.monotonic()
         if snapshot.message and snapshot.message != self._messages.get(name):
             self._messages[name] = snapshot.message
-            self._live.console.print(f"{name}: {snapshot.message}", markup=False, highlight=False)
+            text = ": ".join(part for part in (name, snapshot.stage, snapshot.message) if part)
+            self._live.console.print(text, markup=False, highlight=False)
 
     def _table(self) -> Table:
-        table = Table(box=None, pad_edge=False)
-        for heading in ("run", "stage", "rate so far, 95 % interval", "evaluations", "elapsed", "left", "done"):
-            table.add_column(heading, no_wrap=True)
-        for name, snapshot in self._rows.items():
-            done = "" if snapshot.fraction is None else f"{100 * snapshot.fraction:.0f} %"
-            table.add_row(name, *snapshot.cells(), done)
+        table = Table(box=None, pad_edge=False, show_header=False)
+        table.add_column(no_wrap=True)
+        table.add_column(overflow="fold")
+        for name, (told, when) in list(self._rows.items()):
+            snapshot = told if told.stage == "done" else told.after(time.monotonic() - when)
+            place = f"{snapshot.stage} {snapshot.round}, {duration(snapshot.seconds)}"
+            if snapshot.seconds_left is not None:
+                place += f", about {duration(snapshot.seconds_left)} left"
+            if snapshot.fraction is not None:
+                place += f", {100 * snapshot.fraction:.0f} % done"
+            table.add_row(Text(name or "stage", style="bold"), place)
+            table.add_row("rate", rate_text(snapshot.rate))
+            table.add_row("forces", snapshot.evaluations())
         return table
 
 
@@ -170,8 +192,12 @@ def make_display(as_json: bool) -> Display:
     return LiveDisplay(console) if console.is_terminal and sys.stdout.isatty() else PlainDisplay()
 
 
-def status_lines(directory: Path, name: str = "") -> list[str]:
-    """Return where the run in `directory` stands, from its files alone, one line a direction.
+def status(directory: Path) -> dict[str, dict[str, Any]]:
+    """Return where the run in `directory` stands, from its files alone: one entry, or `forward` and `backward`.
+
+    `state` is "new" (no whole round yet), "running", "interrupted", or "done" (by the target or a limit, see
+    `stopped`); the rest is the newest snapshot, `evaluations_per_second`, and `age`, the seconds since the last sign of
+    life.
 
     Raises
     ------
@@ -180,22 +206,52 @@ def status_lines(directory: Path, name: str = "") -> list[str]:
     """
     children = [directory / direction for direction in ("forward", "backward")]
     if any(child.is_dir() for child in children):
-        return [line for child in children if child.is_dir() for line in status_lines(child, child.name)]
+        return {child.name: found for child in children if child.is_dir() for found in status(child).values()}
     if not (directory / "config.yaml").is_file():
         raise bad_input("DIR", "a run directory (with config.yaml)", str(directory))
-    prefix = f"{name}: " if name else ""
-    result = _read_json(directory / "result.json")
+    result = _read_json(directory / "result.json") or {}
     snapshot, age = _last_progress(directory / "log.jsonl")
-    if result is not None and "stopped" in result and (snapshot is None or snapshot.stage == "done"):
+    done = "stopped" in result and (snapshot is None or snapshot.stage == "done")
+    busy = is_being_written(directory)
+    state = "done" if done and not busy else "running" if busy else "new" if snapshot is None else "interrupted"
+    if done:
         total = result.get("cost", {}).get("force_evaluations", {}).get("total", 0)
-        rate = rate_text(result.get("rate"))
-        return [f"{prefix}done (stopped by {result['stopped']}) | rate {rate} | {total:.2e} evaluations"]
-    if snapshot is None:
-        return [f"{prefix}no whole round yet"]
-    position, rate, evaluations, elapsed, left = snapshot.cells()
-    line = f"{prefix}{position} | rate {rate} | {evaluations} evaluations | {elapsed}"
-    line += f" | {left} left" if left else ""
-    return [line + ("" if age is None else f" | last sign of life {duration(age)} ago")]
+        snapshot = replace(snapshot or Snapshot("done"), rate=result.get("rate"))
+        snapshot = replace(snapshot, force_evaluations=snapshot.force_evaluations or total)
+    shown = snapshot or Snapshot()
+    more = {"evaluations_per_second": shown.evaluations_per_second, "age": age}
+    return {"": {"state": state, "stopped": result["stopped"] if done else None, **asdict(shown), **more}}
+
+
+def status_lines(directory: Path) -> list[str]:
+    """Return `status` for people, one line a run."""
+    return [(f"{name}: " if name else "") + _status_line(told) for name, told in status(directory).items()]
+
+
+def _status_line(told: Mapping[str, Any]) -> str:
+    snapshot, age = Snapshot.from_mapping(told), told["age"]
+    if told["state"] == "done":
+        line = f"rate {rate_text(snapshot.rate)} | {snapshot.evaluations()} | {duration(snapshot.seconds)}"
+        return f"done (stopped by {told['stopped']}) | {line}"
+    if not snapshot.stage:
+        return "no whole round yet" + (", running" if told["state"] == "running" else "")
+    end = "not running, carry on with `rlis resume`" if told["state"] == "interrupted" else "running"
+    now = snapshot.after(age or 0.0) if told["state"] == "running" else snapshot
+    return f"{now.line()} | {end}" + ("" if age is None else f", last sign of life {duration(age)} ago")
+
+
+def is_being_written(directory: Path) -> bool:
+    """Return whether a process holds the lock of a run directory (see `disk.Lock`); False where there are no locks."""
+    try:
+        import fcntl
+
+        with (directory / ".lock").open("rb") as file:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except (ImportError, OSError):
+        return False
+    return False
 
 
 def _read_json(path: Path) -> dict[str, Any] | None:

@@ -136,6 +136,15 @@ def json_bytes(value: Any, indent: int | None = 1) -> bytes:
     return (json.dumps(value, indent=indent, allow_nan=False) + "\n").encode()
 
 
+def size_text(n: float) -> str:
+    """Return a number of bytes for people, e.g. `12 MB`."""
+    for unit in ("B", "kB", "MB", "GB"):
+        if n < 1000:
+            return f"{n:.0f} {unit}"
+        n /= 1000
+    return f"{n:.1f} TB"
+
+
 def seal(content: dict[str, Any]) -> bytes:
     """Return a manifest that carries the format version and its own checksum."""
     content = {"format_version": FORMAT_VERSION, **content}

@@ -38,7 +38,7 @@ CONFIDENCE = 0.95
 NO_SPREAD = 1e-13
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Estimate:
     """A value with its standard error and 95 % interval, all in the unit of the value.
 
@@ -65,6 +65,18 @@ class Estimate:
         if not math.isfinite(self.standard_error) or not abs(self.value) > 0.0:
             return math.inf
         return self.standard_error / abs(self.value)
+
+    def __str__(self) -> str:
+        """Return value, error and interval, e.g. `0.0306 +- 0.0028, 95 % in [0.0254, 0.0368], 20 batches`."""
+        error = f" +- {self.standard_error:.2g}" if math.isfinite(self.standard_error) else ", error unknown"
+        low, high = self.interval
+        return f"{self.value:.4g}{error}, 95 % in [{low:.3g}, {high:.3g}], {self.n_batches} batches"
+
+    def __repr__(self) -> str:
+        return f"Estimate({self})"
+
+    def _repr_html_(self) -> str:
+        return f"<span>{str(self).replace('+-', '&plusmn;')}</span>"
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain numbers for JSON, with None for what is not finite (JSON knows no inf)."""

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from .disk import FORMAT_VERSION, MANIFEST, file_sha256, fsync_directory, seal, storage_errors, write
 from .errors import StorageError, bad_input
-from .paths import Frames, PathTree
+from .trees import Frames, PathTree
 
 STAGE = re.compile(r"[a-z][a-z0-9_]*")
 TREE_FIELDS: dict[str, type[np.generic]] = {

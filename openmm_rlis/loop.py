@@ -19,7 +19,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from . import notebook
 from .config import Settings
+from .disk import size_text
 from .engine import Cost, Engine, one_thread
 from .errors import bad_input
 from .estimators import Estimate
@@ -99,7 +101,7 @@ class Loop:
         self.config = config or store.config
         self.settings = Settings.from_mapping(self.config["settings"])
         self.seed = int(self.config["seed"])
-        self.report = progress or (lambda _: None)
+        self.report = progress or notebook.progress() or (lambda _: None)
         infos = [store.read_round(stage, i).info for stage in store.stages() for i in store.rounds(stage)]
         self.evaluations = sum(int(i.get("evaluations", 0)) for i in infos)
         self.seconds_before = sum(float(i.get("seconds", 0.0)) for i in infos)
@@ -345,11 +347,12 @@ class Loop:
         n = self.settings.n_batches * self.settings.replicas
         per_round = n * self.problem.n_atoms * 49
         free = shutil.disk_usage(self.store.path).free
-        return f"predicted disk use: {_bytes(per_round)} of state a round, that of paths follows; {_bytes(free)} free"
+        state = size_text(per_round)
+        return f"predicted disk use: {state} of state a round, that of paths follows; {size_text(free)} free"
 
     def _disk(self, plan: Plan) -> str:
         frames = plan.frames_per_root * plan.n_roots * self.settings.n_batches
-        return f"predicted disk use: {_bytes(predicted_bytes(int(frames), self.problem.n_atoms))} of paths a round"
+        return f"predicted disk use: {size_text(predicted_bytes(int(frames), self.problem.n_atoms))} of paths a round"
 
     def _tell(self, stage: str, index: int, rate: Estimate | None = None, **more: Any) -> None:
         progress = Progress(stage, index, rate, self.evaluations, self._seconds(), **more)
@@ -389,11 +392,3 @@ def _prefixed(prefix: str, arrays: Mapping[str, NDArray[Any]]) -> dict[str, NDAr
 
 def _unprefixed(prefix: str, arrays: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
     return {key.removeprefix(f"{prefix}/"): array for key, array in arrays.items() if key.startswith(f"{prefix}/")}
-
-
-def _bytes(n: float) -> str:
-    for unit in ("B", "kB", "MB", "GB"):
-        if n < 1000:
-            return f"{n:.0f} {unit}"
-        n /= 1000
-    return f"{n:.1f} TB"

@@ -1,262 +1,29 @@
-"""Weighted transition paths, kept as branching trees of frames.
+"""Weighted transition paths, put together from the trees that a run stores.
 
-Copies of a split walker share their past, so a round of one batch is stored as a tree: every frame once, with
-the index of the frame before it. A path is the walk from a leaf to its root, read backwards::
+Every path carries ``log_weight``, the logarithm of its contribution to the expected *number* of such paths in the
+record of its batch and round, so the sum of ``exp(log_weight)`` over the success paths of a record is its number of
+transitions. Failure paths may be stored as a share; their weights are divided by it already.
 
-    leaf -> parents[leaf] -> parents[parents[leaf]] -> ... -> -1
-
-Parents always have a lower index than their children. Every path carries ``log_weight``, the logarithm of its
-contribution to the expected *number* of such paths in the record of its batch and round, so the sum of
-``exp(log_weight)`` over the success paths of a record is its number of transitions.
-
-Here is no statistics and no dynamics: error bars come from `estimators`, files from `storage`.
+Frames come from `trees`, averages and their error bars from `averages`, files from `storage`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from .errors import bad_input
+from . import averages
+from .estimators import Estimate
+from .trees import Frames, PathTree, TreeBuilder, depths
+
+__all__ = ["SUCCESS", "Frames", "PathEnsemble", "PathTree", "TreeBuilder", "trivial_topology"]
 
 SUCCESS = 2
 """Region code of the target B."""
-
-
-class Frames(Protocol):
-    """Positions of frames, (n_frames, n_atoms, 3) float32 in nm: an array, or a file that is read when indexed."""
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """Return (n_frames, n_atoms, 3)."""
-
-    def __getitem__(self, index: Any, /) -> Any:
-        """Return the positions of the chosen frames as a float32 array in nm."""
-
-
-def _ancestors(parents: NDArray[np.integer[Any]], frames: NDArray[np.integer[Any]]) -> NDArray[np.bool_]:
-    """Mark the given frames and all their ancestors, one generation of parents at a time."""
-    needed = np.zeros(len(parents), dtype=bool)
-    level = np.unique(frames)
-    while level.size:
-        needed[level] = True
-        level = parents[level]
-        level = np.unique(level[level >= 0])
-        level = level[~needed[level]]
-    return needed
-
-
-def _renumber(
-    parents: NDArray[np.integer[Any]], needed: NDArray[np.bool_]
-) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
-    """Return (new index of every old frame, parents of the kept frames) after the others are dropped."""
-    new_index = np.cumsum(needed, dtype=np.int32) - np.int32(1)
-    kept = parents[needed]
-    return new_index, np.where(kept >= 0, new_index[kept], -1).astype(np.int32)
-
-
-def _depths(parents: NDArray[np.int32]) -> NDArray[np.int32]:
-    depths = [0] * len(parents)
-    for frame, parent in enumerate(parents.tolist()):
-        if 0 <= parent < frame:
-            depths[frame] = depths[parent] + 1
-    return np.array(depths, dtype=np.int32)
-
-
-@dataclass(frozen=True, eq=False)
-class PathTree:
-    """All paths of one batch in one round, with every frame stored once.
-
-    Parameters
-    ----------
-    positions : (n_frames, n_atoms, 3) float32
-        Frames in nm.
-    parents : (n_frames,) int32
-        The frame before; -1 for the first frame of a root (the last frame in A before the exit).
-    leaves : (n_paths,) int32
-        Last frame of each path.
-    labels : (n_paths,) int8
-        Region code of the end: 2 success, 1 or >= 3 failure.
-    log_weights : (n_paths,) float64
-        Logarithm of the contribution to the expected number of such paths; failures: divided by their kept share.
-    roots : (n_paths,) int32
-        Index of the root within the batch and round.
-    batch, round : int
-    lags : (n_frames,) int32, optional
-        Time of each frame in lags since the first frame of its root; without it, frames are one lag apart.
-
-    Raises
-    ------
-    InputError
-        When lengths disagree, a parent is not before its child, a leaf is no frame, or a log weight is nan or +inf.
-    """
-
-    positions: Frames
-    parents: NDArray[np.int32]
-    leaves: NDArray[np.int32]
-    labels: NDArray[np.int8]
-    log_weights: NDArray[np.float64]
-    roots: NDArray[np.int32]
-    batch: int
-    round: int
-    lags: NDArray[np.int32] = None  # type: ignore[assignment]  # filled in below
-
-    def __post_init__(self) -> None:
-        n_frames, n_paths = len(self.parents), len(self.leaves)
-        if self.lags is None:
-            object.__setattr__(self, "lags", _depths(self.parents))
-        if self.lags.shape != (n_frames,):
-            raise bad_input("lags", f"shape ({n_frames},), one for each frame", self.lags.shape)
-        shape = self.positions.shape
-        if len(shape) != 3 or shape[0] != n_frames or shape[2] != 3:
-            raise bad_input("positions", f"shape ({n_frames}, n_atoms, 3), one frame for each parent", shape)
-        for name in ("labels", "log_weights", "roots"):
-            if getattr(self, name).shape != (n_paths,):
-                raise bad_input(name, f"shape ({n_paths},), one for each leaf", getattr(self, name).shape)
-        if np.any(self.parents < -1) or np.any(self.parents >= np.arange(n_frames)):
-            raise bad_input("parents", "-1 or the index of an earlier frame", "a parent that is not before its child")
-        if n_paths and (self.leaves.min() < 0 or self.leaves.max() >= n_frames):
-            got = f"{self.leaves.min()}..{self.leaves.max()}"
-            raise bad_input("leaves", f"frame indices from 0 to {n_frames - 1}", got)
-        if np.any(np.isnan(self.log_weights)) or np.any(self.log_weights == np.inf):
-            raise bad_input("log_weights", "finite numbers or -inf", "nan or +inf")
-
-    @property
-    def n_frames(self) -> int:
-        """Number of frames stored."""
-        return len(self.parents)
-
-    @property
-    def n_paths(self) -> int:
-        """Number of paths (leaves)."""
-        return len(self.leaves)
-
-    def path(self, i: int) -> NDArray[np.int64]:
-        """Return the frame indices of path `i`, first to last, shape (n_path_frames,)."""
-        frames = []
-        frame = int(self.leaves[i])
-        while frame >= 0:
-            frames.append(frame)
-            frame = int(self.parents[frame])
-        return np.array(frames[::-1], dtype=np.int64)
-
-    def prune(self, keep: ArrayLike) -> PathTree:
-        """Return the tree of the chosen paths only, without the frames that none of them needs.
-
-        Parameters
-        ----------
-        keep : (n_paths,) bool
-
-        Raises
-        ------
-        InputError
-            When `keep` is not a boolean for each path.
-        """
-        mask = np.asarray(keep)
-        if mask.shape != (self.n_paths,) or mask.dtype != np.bool_:
-            raise bad_input("keep", f"booleans of shape ({self.n_paths},)", f"{mask.dtype} of shape {mask.shape}")
-        needed = _ancestors(self.parents, self.leaves[mask])
-        new_index, parents = _renumber(self.parents, needed)
-        return PathTree(
-            np.asarray(self.positions[needed]),
-            parents,
-            new_index[self.leaves[mask]],
-            self.labels[mask],
-            self.log_weights[mask],
-            self.roots[mask],
-            self.batch,
-            self.round,
-            self.lags[needed],
-        )
-
-
-class TreeBuilder:
-    """Collects the frames of walkers while they move; `finish` joins them to a `PathTree`.
-
-    Parameters
-    ----------
-    n_atoms : int, optional
-        Only needed for the shape of a tree that stays empty.
-    """
-
-    def __init__(self, n_atoms: int = 0) -> None:
-        self._n_atoms = n_atoms
-        self._clear()
-
-    def _clear(self) -> None:
-        self._positions: list[NDArray[np.float32]] = []
-        self._parents: list[NDArray[np.int32]] = []
-        self._lags: list[NDArray[np.int32]] = []
-        self._n_frames = 0
-
-    @property
-    def n_frames(self) -> int:
-        """Number of frames held."""
-        return self._n_frames
-
-    def add(self, positions: ArrayLike, parents: ArrayLike, lag: int) -> NDArray[np.int32]:
-        """Append one frame for each walker and return the indices of the new frames.
-
-        Parameters
-        ----------
-        positions : (n, n_atoms, 3)
-            In nm; copied as float32, so the caller may reuse the buffer.
-        parents : (n,) int
-            Frames before these ones, -1 for roots.
-        lag : int
-            Time of these frames, in lags since the first frames.
-
-        Raises
-        ------
-        InputError
-            When shapes disagree or a parent is not a frame added before.
-        """
-        frames = np.array(positions, dtype=np.float32)
-        before = np.array(parents, dtype=np.int32)
-        if frames.ndim != 3 or before.shape != frames.shape[:1] or frames.shape[2] != 3:
-            got = f"{frames.shape} and {before.shape}"
-            raise bad_input("positions, parents", "shapes (n, n_atoms, 3) and (n,)", got)
-        if before.size and (before.min() < -1 or before.max() >= self._n_frames):
-            raise bad_input("parents", f"-1 or frames below {self._n_frames}", f"{before.min()}..{before.max()}")
-        first = self._n_frames
-        self._n_frames += len(before)
-        self._n_atoms = frames.shape[1]
-        self._positions.append(frames)
-        self._parents.append(before)
-        self._lags.append(np.full(len(before), lag, dtype=np.int32))
-        return np.arange(first, self._n_frames, dtype=np.int32)
-
-    def _joined(self) -> tuple[NDArray[np.float32], NDArray[np.int32], NDArray[np.int32]]:
-        empty = np.empty((0, self._n_atoms, 3), dtype=np.float32)
-        none = np.empty(0, dtype=np.int32)
-        return (
-            np.concatenate([empty, *self._positions]),
-            np.concatenate([none, *self._parents]),
-            np.concatenate([none, *self._lags]),
-        )
-
-    def finish(
-        self, leaves: ArrayLike, labels: ArrayLike, log_weights: ArrayLike, roots: ArrayLike, batch: int, round: int
-    ) -> PathTree:
-        """Return the tree (see `PathTree` for the arguments) and leave the builder empty for the next one."""
-        positions, parents, lags = self._joined()
-        self._clear()
-        return PathTree(
-            positions,
-            parents,
-            np.array(leaves, dtype=np.int32),
-            np.array(labels, dtype=np.int8),
-            np.array(log_weights, dtype=np.float64),
-            np.array(roots, dtype=np.int32),
-            int(batch),
-            int(round),
-            lags,
-        )
 
 
 class PathEnsemble:
@@ -271,6 +38,10 @@ class PathEnsemble:
         Share of the failure paths that was kept (their weights already make up for it).
     frame_interval : float
         The lag in ps, the unit of the frames' times.
+    unit_cell : (3, 3), optional
+        Box vectors in nm of a periodic system; `to_mdtraj` hands them on. Positions are never wrapped.
+    n_batches : int, optional
+        All batches of the run, also those without a path; by default up to the last one that has a tree.
     """
 
     def __init__(
@@ -279,33 +50,37 @@ class PathEnsemble:
         topology: Any | Callable[[], Any] | None = None,
         failure_share: float = 1.0,
         frame_interval: float = 1.0,
-        _members: tuple[NDArray[np.int64], NDArray[np.int64]] | None = None,
+        unit_cell: ArrayLike | None = None,
+        n_batches: int | None = None,
     ) -> None:
         self.trees: Sequence[PathTree] = tuple(trees)
         self._topology = topology
         self.failure_share = float(failure_share)
         self.frame_interval = float(frame_interval)
-        if _members is None:
-            counts = [tree.n_paths for tree in self.trees]
-            tree_of_path = np.repeat(np.arange(len(counts)), counts)
-            starts = np.repeat(np.cumsum([0, *counts])[:-1], counts)
-            _members = tree_of_path, np.arange(len(tree_of_path)) - starts
-        self._tree_of_path, self._index_in_tree = _members
+        self.unit_cell = None if unit_cell is None else np.asarray(unit_cell, dtype=np.float64)
+        self.n_batches = n_batches or 1 + max((tree.batch for tree in self.trees), default=0)
+        counts = [tree.n_paths for tree in self.trees]
+        self._tree_of_path = np.repeat(np.arange(len(counts)), counts)
+        self._index_in_tree = np.arange(len(self._tree_of_path)) - np.repeat(np.cumsum([0, *counts])[:-1], counts)
 
     def __len__(self) -> int:
         return len(self._tree_of_path)
 
-    def _gather(self, name: str, dtype: Any) -> NDArray[Any]:
-        whole = [getattr(tree, name) for tree in self.trees]
-        if not whole:
-            return np.empty(0, dtype=dtype)
+    def __repr__(self) -> str:
+        n = int(self.is_success.sum())
+        return f"PathEnsemble({n} success and {len(self) - n} failure paths of {self.n_batches} batches)"
+
+    def _gather(self, of_tree: Callable[[PathTree], NDArray[Any]], dtype: Any) -> NDArray[Any]:
+        """Return what `of_tree` gives for each path of a tree, for the paths of this ensemble."""
+        whole = [np.empty(0, dtype=dtype), *(of_tree(tree) for tree in self.trees)]
         starts = np.cumsum([0, *(tree.n_paths for tree in self.trees)])[:-1]
-        return np.concatenate(whole).astype(dtype, copy=False)[starts[self._tree_of_path] + self._index_in_tree]
+        index = starts[self._tree_of_path] + self._index_in_tree if len(self) else self._index_in_tree
+        return np.concatenate(whole).astype(dtype, copy=False)[index]
 
     @cached_property
     def log_weights(self) -> NDArray[np.float64]:
         """Log of each path's contribution to the expected number of such paths, (n,)."""
-        return self._gather("log_weights", np.float64)
+        return self._gather(lambda tree: tree.log_weights, np.float64)
 
     @cached_property
     def weights(self) -> NDArray[np.float64]:
@@ -315,12 +90,12 @@ class PathEnsemble:
     @cached_property
     def labels(self) -> NDArray[np.int8]:
         """Region code of each end, (n,)."""
-        return self._gather("labels", np.int8)
+        return self._gather(lambda tree: tree.labels, np.int8)
 
     @cached_property
     def roots(self) -> NDArray[np.int32]:
         """Root of each path within its batch and round, (n,)."""
-        return self._gather("roots", np.int32)
+        return self._gather(lambda tree: tree.roots, np.int32)
 
     @cached_property
     def batches(self) -> NDArray[np.int32]:
@@ -349,19 +124,22 @@ class PathEnsemble:
 
     def durations(self) -> NDArray[np.float64]:
         """Return the time from the first to the last frame of every path, (n,) in ps."""
-        whole = [tree.lags[tree.leaves] for tree in self.trees]
-        starts = np.cumsum([0, *(tree.n_paths for tree in self.trees)])[:-1]
-        ends = np.concatenate([np.empty(0, np.int32), *whole])
-        lags = ends[starts[self._tree_of_path] + self._index_in_tree]
-        return np.asarray(lags * self.frame_interval, dtype=np.float64)
+        return self._gather(lambda tree: tree.lags[tree.leaves], np.float64) * self.frame_interval
+
+    def n_frames(self) -> NDArray[np.int64]:
+        """Return the number of frames of every path, (n,)."""
+        return self._gather(lambda tree: depths(tree.parents)[tree.leaves] + 1, np.int64)
 
     def select(self, keep: ArrayLike) -> PathEnsemble:
         """Return the chosen paths (booleans or indices); trees are shared, nothing is copied."""
         chosen = np.asarray(keep)
         if not chosen.size:
             chosen = np.empty(0, dtype=np.intp)  # an empty list would be floats
-        members = self._tree_of_path[chosen], self._index_in_tree[chosen]
-        return PathEnsemble(self.trees, self._topology, self.failure_share, self.frame_interval, members)
+        part = PathEnsemble(
+            self.trees, self._topology, self.failure_share, self.frame_interval, self.unit_cell, self.n_batches
+        )
+        part._tree_of_path, part._index_in_tree = self._tree_of_path[chosen], self._index_in_tree[chosen]
+        return part
 
     def success(self) -> PathEnsemble:
         """Return the paths that end in B."""
@@ -379,12 +157,49 @@ class PathEnsemble:
         return self._topology
 
     def to_mdtraj(self, i: int) -> Any:
-        """Return path `i` as an mdtraj.Trajectory with `.time` in ps from the first frame."""
+        """Return path `i` as an mdtraj.Trajectory, `.time` in ps from the first frame, with the cell if there is one.
+
+        A frame lies in A, the next one a lag later; then there is one every `frame_stride` lags, and one at the end.
+        """
         import mdtraj
 
         frames = self.positions(i)
         topology = self.topology if self.topology is not None else trivial_topology(frames.shape[1])
-        return mdtraj.Trajectory(frames, topology, time=self.times(i))
+        trajectory = mdtraj.Trajectory(frames, topology, time=self.times(i))
+        if self.unit_cell is not None:
+            trajectory.unitcell_vectors = np.repeat(self.unit_cell[None], len(frames), axis=0)
+        return trajectory
+
+    def average(self, f: Callable[[Any], Any], trajectory: bool = False) -> Estimate:
+        """Return the weighted mean of `f` over these paths with its error over batches, see `averages`.
+
+        Parameters
+        ----------
+        f
+            Called with the frames of a path, (n_frames, n_atoms, 3) in nm; returns a number for the path, or one for
+            each frame, (n_frames,), which then counts with the time that the frame stands for.
+        trajectory
+            Call `f` with an mdtraj.Trajectory instead.
+
+        Raises
+        ------
+        InputError
+            `f` returned something else, or a number that is not finite.
+        """
+        return averages.average(self, f, trajectory)
+
+    def histogram(
+        self,
+        f: Callable[[Any], Any],
+        bins: int | ArrayLike = 50,
+        range: tuple[float, float] | None = None,
+        trajectory: bool = False,
+    ) -> averages.Histogram:
+        """Return the weighted distribution of `f` over these paths with errors over batches; `f` as in `average`.
+
+        `bins` and `range` are those of `numpy.histogram`; values beyond the edges count in the total alone.
+        """
+        return averages.histogram(self, f, bins, range, trajectory)
 
 
 def trivial_topology(n_atoms: int) -> Any:

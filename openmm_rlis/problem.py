@@ -135,6 +135,13 @@ class Problem:
         """The System as OpenMM writes it."""
         return str(openmm.XmlSerializer.serialize(self.system))
 
+    @property
+    def unit_cell(self) -> list[list[float]] | None:
+        """The box vectors in nm, (3, 3), or None if no force is periodic; the volume is constant."""
+        if not self.system.usesPeriodicBoundaryConditions():
+            return None
+        return [[float(x) for x in vector._value] for vector in self.system.getDefaultPeriodicBoxVectors()]
+
     def mobility(self) -> NDArray[np.float64]:
         """Return dt / (m gamma) per degree of freedom, (n_atoms, 3), in nm mol / (kJ/nm) units; 0 where frozen."""
         mass = np.array([self.system.getParticleMass(i)._value for i in range(self.n_atoms)])

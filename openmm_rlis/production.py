@@ -22,8 +22,8 @@ from .engine import Engine, one_thread
 from .flux import FluxState, run_flux
 from .importance import Importance
 from .learning import Plan, choose_roots, make_engine, walk_roots
-from .paths import PathTree
 from .problem import TARGET, Problem
+from .trees import PathTree
 from .value import ValueFunction
 from .walk import Roots, Walk
 

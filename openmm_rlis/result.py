@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from . import channels, diagnostics, estimators
+from . import channels, diagnostics, estimators, notebook
+from .console import rate_text
 from .diagnostics import Production
 from .errors import bad_input
 from .estimators import BatchTotals, Estimate
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 
 SCHEMA = 1
 OUTSIDE_A = "state/outside"
+ARRAYS = ("transitions", "exits", "time")
 PACKAGES = ("openmm-rlis", "openmm", "openmmtorch", "torch", "mdtraj", "numpy")
 Array = NDArray[np.float64]
 
@@ -86,8 +88,8 @@ class Result:
         for key in ((stage, i) for stage in run.stages() for i in run.rounds(stage)):
             if key not in self._rounds:
                 self._rounds[key] = _slim(key[0], run.read_round(*key))
-        produced = [stored for (stage, _), stored in sorted(self._rounds.items()) if stage == "production"]
-        self._production = read_production(produced, int(self.config["settings"]["n_batches"]))
+        self._produced = [stored for (stage, _), stored in sorted(self._rounds.items()) if stage == "production"]
+        self._production = read_production(self._produced, int(self.config["settings"]["n_batches"]))
         self._infos = [stored.info for stored in self._rounds.values()]
 
     @property
@@ -104,6 +106,29 @@ class Result:
     def rate(self) -> Estimate:
         """k_AB = J_A P_AB in 1/ps."""
         return self._estimate(estimators.rate)
+
+    @property
+    def rate_by_batch(self) -> Array:
+        """The rate of each batch in 1/ps, (n_batches,): transitions over time; `rate` is their mean."""
+        with np.errstate(invalid="ignore"):  # 0/0 without a round: nan
+            return np.asarray(self.totals.transitions / self.totals.time)
+
+    @property
+    def rate_history(self) -> dict[str, Array]:
+        """The rate after each production round, from all rounds up to it, as columns of (n_rounds,).
+
+        `value`, `standard_error`, `low` and `high` (95 %) in 1/ps; `force_evaluations` and `seconds` of the whole run
+        until then. `pandas.DataFrame(result.rate_history)` makes a table of it.
+        """
+        seen = {name: np.cumsum([r.arrays[name] for r in self._produced], axis=0) for name in ARRAYS}
+        rates = [estimators.rate(BatchTotals(*rows)) for rows in zip(*seen.values(), strict=True)]
+        history = {"value": np.array([r.value for r in rates]), "standard_error": [r.standard_error for r in rates],
+                   "low": [r.interval[0] for r in rates], "high": [r.interval[1] for r in rates]}  # fmt: skip
+        for column, key in (("force_evaluations", "evaluations"), ("seconds", "seconds")):
+            total = sum(float(info.get(key, 0.0)) for info in self._infos)
+            own = np.array([float(r.info.get(key, 0.0)) for r in self._produced])
+            history[column] = total - own.sum() + np.cumsum(own)
+        return {name: np.asarray(values, dtype=float) for name, values in history.items()}
 
     @cached_property
     def flux(self) -> Estimate:
@@ -148,7 +173,11 @@ class Result:
     @cached_property
     def paths(self) -> PathEnsemble:
         """Every success path and the stored share of failure paths, with weights."""
-        return self._run.paths(float(self.config["settings"]["failure_share"]), float(self.config["lag_time"]))
+        config = self.config
+        return self._run.paths(
+            float(config["settings"]["failure_share"]), float(config["lag_time"]),
+            unit_cell=config.get("unit_cell"), n_batches=len(self.totals.time),
+        )  # fmt: skip
 
     def channels(self, label: Callable[[NDArray[np.float32]], Hashable] | None = None) -> dict[Hashable, Estimate]:
         """Return each channel's share of the transitions, largest first.
@@ -258,6 +287,17 @@ class Result:
             "rounds": self.n_rounds, "cost": self.cost, "diagnostics": self.diagnostics, "versions": versions(),
             "seed": self.seed,
         }  # fmt: skip
+
+    def __repr__(self) -> str:
+        """Return the run, its rate and what is wrong with it in one line."""
+        config, n_alarms = self.config, len(self.diagnostics["alarms"])
+        alarms = f", {n_alarms} alarm{'s' * (n_alarms > 1)}" if n_alarms else ""
+        what = f"{config.get('system')} {config.get('source')} -> {config.get('target')}"
+        rate = f"rate {rate_text(self.rate.to_dict())}"
+        return f"Result({what}: {rate}, {notebook.stopped_text(self.stopped)}{alarms}, {str(self.directory)!r})"
+
+    def _repr_html_(self) -> str:
+        return notebook.result_html(self.to_dict(), self.stopped)
 
 
 def _frames(paths: PathEnsemble) -> Iterator[NDArray[np.float32]]:

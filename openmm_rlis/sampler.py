@@ -63,7 +63,7 @@ def run(
     settings
         How the sampler works; changes cost and variance only.
     progress
-        Called with a `Progress` now and then.
+        Called with a `Progress` now and then; in a notebook, without one, progress is shown under the cell.
 
     Raises
     ------
@@ -147,8 +147,8 @@ def _config(
     return {
         "method": method, "system": recipe["system"] if recipe else "custom", "recipe": recipe, "region_names": names,
         "source": names[0], "target": names[1], "others": names[2:], "beta": problem.beta, "lag_time": problem.lag_time,
-        "n_atoms": problem.n_atoms, "seed": int(seed), **asdict(goal), "workers": workers, "platform": platform,
-        "settings": settings.model_dump(mode="json"),
+        "n_atoms": problem.n_atoms, "unit_cell": problem.unit_cell, "seed": int(seed), **asdict(goal),
+        "workers": workers, "platform": platform, "settings": settings.model_dump(mode="json"),
     }  # fmt: skip
 
 

@@ -28,7 +28,7 @@ from typing import Any
 
 import numpy as np
 import yaml
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from .creation import clear_unfinished, n_particles, refuse_occupied, write_root
 from .disk import (
@@ -272,10 +272,18 @@ class RunDirectory:
         own = {name: array for name, array in arrays.items() if not name.startswith("tree.")}
         return Round(own, restored(manifest["info"]), trees)
 
-    def paths(self, failure_share: float = 1.0, frame_interval: float = 1.0, stage: str = "production") -> PathEnsemble:
+    def paths(
+        self,
+        failure_share: float = 1.0,
+        frame_interval: float = 1.0,
+        stage: str = "production",
+        unit_cell: ArrayLike | None = None,
+        n_batches: int | None = None,
+    ) -> PathEnsemble:
         """Return all stored paths of a stage; frames stay on disk until they are asked for."""
         trees = [tree for index in self.rounds(stage) for tree in self.read_round(stage, index).trees]
-        return PathEnsemble(trees, partial(_load_topology, self.path), failure_share, frame_interval)
+        topology = partial(_load_topology, self.path)
+        return PathEnsemble(trees, topology, failure_share, frame_interval, unit_cell, n_batches)
 
     # Single files
 

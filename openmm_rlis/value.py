@@ -84,6 +84,7 @@ class ValueFunction(nn.Module):
             raise bad_input("coarse_share", "a number between 0 and 1", coarse_share)
         rng = rng or np.random.default_rng(0)
         self.features = features
+        self.problem: Problem | None = None
         self.hidden = hidden
         self.coarse_share = coarse_share
         self.log_fine_share = math.log1p(-coarse_share)
@@ -108,8 +109,8 @@ class ValueFunction(nn.Module):
         return torch.logaddexp(fine + self.log_fine_share, coarse + self.log_coarse_share)
 
     @torch.jit.ignore
-    def log_value(self, positions: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Return ln V (n,) for positions (n, n_atoms, 3) in nm, boundary values not applied.
+    def log_value(self, positions: Any) -> NDArray[np.float64]:
+        """Return ln V (n,) for positions (n, n_atoms, 3) in nm or an mdtraj.Trajectory, boundary values not applied.
 
         Raises
         ------
@@ -117,7 +118,7 @@ class ValueFunction(nn.Module):
             A feature, and so the value, is not finite.
         """
         with torch.no_grad():
-            log_v: NDArray[np.float64] = self(torch.as_tensor(positions)).numpy()
+            log_v: NDArray[np.float64] = self(torch.as_tensor(as_frames(positions))).numpy()
         if not np.isfinite(log_v).all():
             bad = int(np.flatnonzero(~np.isfinite(log_v))[0])
             raise bad_input(
@@ -126,9 +127,27 @@ class ValueFunction(nn.Module):
         return log_v
 
     @torch.jit.ignore
-    def committor(self, positions: NDArray[np.float64], problem: Problem) -> NDArray[np.float64]:
-        """Return the learned P(B first) (n,) for positions (n, n_atoms, 3) in nm: 1 in B, 0 in A and D."""
-        positions = np.asarray(positions, dtype=np.float64)
+    def committor(self, positions: Any, problem: Problem | None = None) -> NDArray[np.float64]:
+        """Return the learned P(B first) (n,), 1 in B, 0 in A and D.
+
+        Parameters
+        ----------
+        positions
+            (n, n_atoms, 3) in nm, or an mdtraj.Trajectory.
+        problem
+            Whose regions count; by default that of the run which the function was loaded from.
+
+        Raises
+        ------
+        InputError
+            No problem is known, or the positions are of another shape.
+        """
+        problem = problem or self.problem
+        if problem is None:
+            raise bad_input("problem", "the Problem that names the regions", "none", "committor(positions, problem)")
+        positions = as_frames(positions)
+        if positions.shape[1] != problem.n_atoms:
+            raise bad_input("positions", f"frames of {problem.n_atoms} atoms", f"frames of {positions.shape[1]}")
         codes = problem.label(positions)
         q = np.where(codes == TARGET, 1.0, 0.0)
         outside = codes == OUTSIDE
@@ -183,7 +202,9 @@ class ValueFunction(nn.Module):
             raise bad_input(
                 "value", f"a value function for this problem's features ({expected})", found, "train a new one"
             )
-        return cls.from_arrays(problem.features, {k: v.numpy() for k, v in state.items()})
+        value = cls.from_arrays(problem.features, {k: v.numpy() for k, v in state.items()})
+        value.problem = problem
+        return value
 
     @torch.jit.ignore
     def check_problem(self, problem: Problem) -> None:
@@ -193,6 +214,14 @@ class ValueFunction(nn.Module):
             raise bad_input(
                 "value", f"a value function for this problem's features ({theirs})", mine, "train a new one"
             )
+
+
+def as_frames(positions: Any) -> NDArray[np.float64]:
+    """Return positions (n, n_atoms, 3) in nm in double precision, from an array or an mdtraj.Trajectory."""
+    frames = np.asarray(getattr(positions, "xyz", positions), dtype=np.float64)
+    if frames.ndim != 3 or frames.shape[2] != 3:
+        raise bad_input("positions", "shape (n, n_atoms, 3) or an mdtraj.Trajectory", f"shape {frames.shape}")
+    return frames
 
 
 def feature_statistics(

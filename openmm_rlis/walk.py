@@ -20,8 +20,8 @@ from .branching import Offspring, Window, branch, comb
 from .engine import Engine
 from .errors import RlisError
 from .importance import N_BINS, UNTEMPERED, tally
-from .paths import PathTree, TreeBuilder
 from .problem import OUTSIDE, TARGET
+from .trees import PathTree, TreeBuilder
 from .weights import log_sum
 
 Array = NDArray[np.float64]

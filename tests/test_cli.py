@@ -1,8 +1,9 @@
 """The command line against a fake sampler and fake systems; the real ones are tested end to end elsewhere."""
 
-import csv
+import contextlib
 import json
 import os
+import re
 import subprocess
 import sys
 import types
@@ -11,14 +12,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import mdtraj
-import numpy as np
 import pytest
 
 import openmm_rlis
-from openmm_rlis import cli, config, console, export, launch, paths
+from openmm_rlis import cli, config, console, launch
 from openmm_rlis.errors import DivergedError, InputError, StorageError, bad_input
 from openmm_rlis.estimators import Estimate
+from openmm_rlis.storage import RunDirectory
 
 RATE = Estimate(0.1, 0.005, (0.09, 0.11), 20)
 
@@ -112,7 +112,7 @@ def test_run_passes_everything_on(rlis: Rlis, sampler: FakeSampler, tmp_path: Pa
         "workers": 2, "platform": "CPU",
     }  # fmt: skip
     assert {key: call[key] for key in expected} == expected
-    assert "production 3 | rate 0.1 [0.09, 0.11] /ps (5.0 %) | 1.23e+04 evaluations | 1:01 | 3:03 left" in out
+    assert "production 3 | rate 0.1 [0.09, 0.11] /ps (5.0 %) | 1.23e+04 evaluations, 2.0e+02/s | 1:01, 3:03 left" in out
     assert str(tmp_path / "run" / "result.json") in out
 
 
@@ -309,27 +309,6 @@ def test_a_killed_child_is_named(
     assert status == 1 and err == "error: forward: its process was ended by signal 9\n"
 
 
-def test_exported_formats_are_checked_first(rlis: Rlis, tmp_path: Path) -> None:
-    status, _, err = rlis("export", tmp_path, tmp_path / "out", "--format", "gro")
-    assert status == 2 and "--format" in err and "dcd" in err and not (tmp_path / "out").exists()
-
-
-@pytest.mark.parametrize("suffix", ["dcd", "xtc"])
-def test_exported_paths_are_read_by_mdtraj(tmp_path: Path, suffix: str) -> None:
-    builder = paths.TreeBuilder(3)
-    x = np.random.default_rng(0).normal(size=(5, 1, 3, 3))
-    first = builder.add(x[0], [-1], 0)
-    second = builder.add(x[1], first, 1)
-    leaves = [int(builder.add(x[i], second, i)[0]) for i in (2, 3)]
-    tree = builder.finish(leaves, [2, 2], np.log([0.25, 0.75]), [0, 0], batch=4, round=0)
-    assert export.write_paths(paths.PathEnsemble([tree], frame_interval=0.5), tmp_path, suffix) == 2
-    loaded = mdtraj.load(str(tmp_path / f"path-000001.{suffix}"), top=str(tmp_path / "topology.pdb"))
-    np.testing.assert_allclose(loaded.xyz, x[[0, 1, 3], 0], atol=1e-3)
-    rows = list(csv.DictReader((tmp_path / "weights.csv").read_text().splitlines()))
-    assert [float(row["share"]) for row in rows] == [0.25, 0.75] and rows[1]["duration_ps"] == "1.5"
-    assert rows[0]["batch"] == "4" and rows[0]["file"] == f"path-000000.{suffix}"
-
-
 def test_child_ends_with_its_parent() -> None:
     code = "import time\nfrom openmm_rlis import launch\nlaunch.die_with_parent()\n"
     code += "print('up', flush=True)\ntime.sleep(60)\n"
@@ -368,7 +347,8 @@ def test_status_reads_files_only(rlis: Rlis, tmp_path: Path) -> None:
     ]
     (tmp_path / "log.jsonl").write_text("\n".join(lines))
     status, out, _ = rlis("status", tmp_path)
-    assert status == 0 and out.startswith("learning 3 | rate - | 1.00e+02 evaluations | 0:05") and "ago" in out
+    assert status == 0 and out.startswith("learning 3 | rate - | 1.00e+02 evaluations, 2.0e+01/s | 0:05")
+    assert "not running, carry on with `rlis resume`" in out and "ago" in out
     (tmp_path / "result.json").write_text(json.dumps({"stopped": "max_seconds", "rate": RATE.to_dict()}))
     assert rlis("status", tmp_path)[1].startswith("learning 3")  # resumed after the limit, and not done again yet
     (tmp_path / "log.jsonl").write_text(log_line(**{**progress, "stage": "done"}))
@@ -431,3 +411,58 @@ def test_plain_display_is_sparse(capsys: pytest.CaptureFixture[str]) -> None:
         display.show("a", console.Snapshot(stage="production"))
         display.show("b", console.Snapshot(stage="production"))
     assert len(capsys.readouterr().out.splitlines()) == 4
+
+
+SHOW = """
+from openmm_rlis import console
+told = {"value": 0.1, "standard_error": 0.005, "interval": [0.09, 0.11]}
+with console.make_display(False) as display:
+    display.show("", console.Snapshot("flux", message="exits"))
+    display.show("", console.Snapshot("production", 3, told, 12345, 61.0, 0.25, 183.0))
+"""
+
+
+def test_a_terminal_gets_a_live_table() -> None:
+    ours, theirs = os.openpty()
+    with subprocess.Popen([sys.executable, "-c", SHOW], stdout=theirs, env={**os.environ, "TERM": "xterm"}) as child:
+        os.close(theirs)
+        shown = b""
+        with contextlib.suppress(OSError):  # the end of a terminal is an error
+            while part := os.read(ours, 10_000):
+                shown += part
+    os.close(ours)
+    assert child.returncode == 0 and b"\x1b[" in shown  # moves the cursor to update in place
+    text = re.sub(rb"\x1b\[[0-9;?]*[a-zA-Z]", b"", shown).decode()
+    for piece in ("flux: exits", "production 3, 1:0", "about 3:0", "25 % done", "0.1 [0.09, 0.11] /ps (5.0 %)"):
+        assert piece in text
+    assert re.search(r"1.23e\+04 evaluations, 2.0e\+02/s", text)
+
+
+def test_a_log_has_a_line_for_each_event_and_no_control_characters() -> None:
+    done = subprocess.run([sys.executable, "-c", SHOW], capture_output=True, text=True, check=True)
+    assert done.stderr == "" and len(done.stdout.splitlines()) == 2
+    assert all(character == "\n" or character.isprintable() for character in done.stdout)
+
+
+def test_status_tells_a_running_run_from_an_interrupted_one(rlis: Rlis, tmp_path: Path) -> None:
+    xml = "<System><Particles><Particle/></Particles></System>"
+    progress = {"stage": "production", "round": 3, "rate": RATE.to_dict(), "force_evaluations": 100, "seconds": 5.0}
+    with RunDirectory.create(tmp_path / "run", {}, xml) as run:
+        assert rlis("status", tmp_path / "run")[1] == "no whole round yet, running\n"
+        run.log("progress", **progress)
+        assert "| running, last sign of life 0:0" in rlis("status", tmp_path / "run")[1]
+        running = json.loads(rlis("status", tmp_path / "run", "--json")[1])
+    assert "| not running, carry on with `rlis resume`" in rlis("status", tmp_path / "run")[1]
+    interrupted = json.loads(rlis("status", tmp_path / "run", "--json")[1])
+    assert (running["state"], interrupted["state"]) == ("running", "interrupted")
+    for told in (running, interrupted):
+        assert {key: told[key] for key in progress} == progress
+        assert told["evaluations_per_second"] == 20.0 and told["age"] >= 0.0 and told["stopped"] is None
+
+
+def test_status_of_both_as_json(rlis: Rlis, sampler: FakeSampler, tmp_path: Path) -> None:
+    rlis("run", "toy", "--both", "--out", tmp_path / "run")
+    told = json.loads(rlis("status", tmp_path / "run", "--json")[1])
+    assert set(told) == {"forward", "backward"}
+    assert told["forward"]["state"] == "done" and told["forward"]["stopped"] == "target"
+    assert told["forward"]["rate"] == RATE.to_dict()

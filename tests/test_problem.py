@@ -319,3 +319,13 @@ def test_large_systems_with_predicates_need_features() -> None:
 
 def test_a_single_region_in_place_of_a_list_is_refused() -> None:
     refused("others", others=right())
+
+
+def test_a_unit_cell_is_that_of_a_periodic_system_only() -> None:
+    system = plain_system()
+    system.setDefaultPeriodicBoxVectors([3.0, 0, 0], [0.5, 4.0, 0], [0.25, 0.5, 5.0])
+    assert make(system=system).unit_cell is None
+    force = openmm.HarmonicBondForce()
+    force.setUsesPeriodicBoundaryConditions(True)
+    system.addForce(force)
+    assert make(system=system).unit_cell == [[3.0, 0, 0], [0.5, 4.0, 0], [0.25, 0.5, 5.0]]
