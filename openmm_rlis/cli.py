@@ -192,7 +192,7 @@ def _start(
     values: Mapping[str, Any],
 ) -> int:
     from . import launch
-    from .config import DIRECTIONS, RunConfig, parse_assignment, read_yaml, validated
+    from .config import DIRECTIONS, RunConfig, parse_assignment, read_yaml
 
     is_file = system.endswith((".yaml", ".yml"))
     content: dict[str, Any] = read_yaml(Path(system)) if is_file else {"system": system, "method": method}
@@ -209,7 +209,9 @@ def _start(
             raise bad_input(entry, "a mapping of names to values", repr(content[entry]))
         content[entry] = {**content.get(entry, {}), **update}
     content.update({key: value for key, value in values.items() if value is not None})
-    config = validated(RunConfig, content)
+    config = RunConfig.from_mapping(content)
+    if is_file:
+        config = config.located(Path(system).parent)
     for one in DIRECTIONS:
         if direction == one:
             config = config.one_way(one, launch.default_options(config.system))

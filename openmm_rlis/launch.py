@@ -22,9 +22,11 @@ from typing import Any, get_type_hints
 from pydantic import TypeAdapter, ValidationError
 from pydantic.errors import PydanticSchemaGenerationError
 
-from .config import DIRECTIONS, RunConfig, unknown_name
+from .config import DIRECTIONS, RunConfig
 from .console import Display, Snapshot, make_display
 from .errors import InputError, RlisError, StorageError, bad_input
+from .own import OwnSystem
+from .sections import unknown_name
 
 Report = Callable[[Any], None]
 Work = Callable[[Report], Any]
@@ -41,6 +43,10 @@ _LIMIT_FLAGS = {
 
 def build(config: RunConfig) -> Any:
     """Return the `Problem` of a configuration; raises a one-line `InputError` for bad options."""
+    if isinstance(config.system, OwnSystem):
+        from .assembly import build as assemble
+
+        return assemble(config.system.with_options(config.options))
     from . import systems
 
     modules = systems.available()
@@ -70,8 +76,10 @@ def check_options(function: Callable[..., Any], system: str, options: Mapping[st
     return checked
 
 
-def default_options(system: str) -> dict[str, Any]:
-    """Return the options of a system with their default values."""
+def default_options(system: str | OwnSystem) -> dict[str, Any]:
+    """Return the options of a system with their default values; of an own one, its ends."""
+    if isinstance(system, OwnSystem):
+        return {"source": system.source, "target": system.target}
     from . import systems
 
     modules = systems.available()
@@ -107,8 +115,12 @@ def start(config: RunConfig, directory: Path) -> int:
     for direction in DIRECTIONS:  # both must be sound before anything is written
         build(config.one_way(direction, default_options(config.system)))
     directory.mkdir(parents=True, exist_ok=True)
+    if isinstance(config.system, OwnSystem):
+        from .assembly import copied
+
+        config = config.with_system(copied(config.system, directory))
     config.to_yaml(directory / "config.yaml")
-    return _both(config, directory, {})
+    return _both(config.located(directory), directory, {})
 
 
 def resume(directory: Path, limits: Mapping[str, Any]) -> int:

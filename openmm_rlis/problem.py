@@ -110,6 +110,7 @@ class Problem:
             raise bad_input("dimensions", "1, 2 or 3", dimensions)
         self.dimensions = int(dimensions)
         self.recipe = dict(recipe) if recipe is not None else None
+        self.files: dict[str, str] = {}  # texts that the recipe names, for the run directory
         self._name_regions()
         self.references = {k: as_positions(v, self.n_atoms) for k, v in (references or {}).items()}
         self.features = as_feature(features if features is not None else self._default_features())
