@@ -90,7 +90,8 @@ def copied(section: OwnSystem, folder: Path) -> OwnSystem:
 
 
 def _places(files: Mapping[str, Path]) -> dict[str, Path]:
-    return {key: Path(INPUTS) / f"{key}{path.suffix.lower()}" for key, path in files.items()}
+    places = {key: Path(INPUTS) / f"{key}{path.suffix.lower()}" for key, path in files.items()}
+    return {**places, "xml": Path(INPUTS) / "system.xml"}
 
 
 def _argument(key: str) -> str:
@@ -121,7 +122,7 @@ def _system(text: _Text) -> openmm.System:
     try:
         found = openmm.XmlSerializer.deserialize(text.content)
     except Exception as error:  # OpenMM raises several kinds for what is not XML or not its own
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        reason = str(error) or type(error).__name__
         raise bad_input("system.xml", "a System, as openmm.XmlSerializer writes it", f"{text.path}: {reason}") from None
     if not isinstance(found, openmm.System):
         raise bad_input("system.xml", "a System", f"{text.path}, which holds a {type(found).__name__}")
@@ -180,7 +181,8 @@ class _Assembly:
         self._check_overlap(names)
         references = self._references(made)
         if section.source not in references:
-            raise self._outside(section.source, "structure", f"give another, or regions.{section.source} a structure")
+            fix = f"give another, or add `structure` to regions.{section.source}"
+            raise self._outside(section.source, "structure", fix)
         problem = Problem(
             self.system,
             references[section.source],
@@ -230,7 +232,7 @@ class _Assembly:
         try:
             return [int(i) for i in self._topology.select(selection)]
         except Exception as error:  # mdtraj's parser raises many kinds, some with several lines
-            reason = (str(error) or type(error).__name__).splitlines()[0]
+            reason = str(error) or type(error).__name__
             raise bad_input(argument, "a selection that mdtraj understands", f"{selection!r}: {reason}") from None
 
     def _feature(self, name: str, radians: bool = False) -> Any:
@@ -310,7 +312,7 @@ class _Assembly:
             elif key in self.structures:
                 found[name] = self.structures[key].positions
                 if not region.contains(found[name][None])[0]:
-                    raise self._outside(name, key, "give another")
+                    raise self._outside(name, key, "give another, or enlarge the region")
         return found
 
     def _outside(self, name: str, key: str, fix: str) -> InputError:

@@ -22,6 +22,7 @@ import typer
 from .errors import InputError, RlisError, StorageError, bad_input
 
 DONE, FAILED, BAD_INPUT, INTERRUPTED = 0, 1, 2, 130
+YAML = (".yaml", ".yml")
 
 app = typer.Typer(
     name="rlis",
@@ -113,7 +114,7 @@ def report(directory: Directory, figures: Annotated[bool, typer.Option(help="Dra
 
 @app.command()
 def verify(
-    what: Annotated[str, typer.Argument(metavar="DIR|SYSTEM", help="A run directory, or a name from `rlis systems`.")],
+    what: Annotated[str, typer.Argument(metavar="DIR|SYSTEM", help="A run directory, or what `rlis run` takes.")],
     simulate: Annotated[bool, typer.Option("--simulate", help="New simulations too, in DIR/verify; minutes.")] = False,
     free_energy: Annotated[float | None, typer.Option(help="F of B less F of A, in kJ/mol; DIR of both ways.")] = None,
     beta: Beta = None, assignments: Set = None, seed: Seed = None,
@@ -123,11 +124,11 @@ def verify(
     from . import launch
     from .systems import available
 
-    if Path(what).exists() or what not in available():
+    if not what.endswith(YAML) and (Path(what).exists() or what not in available()):
         if out or beta or assignments or seed:
             raise bad_input("verify", "no options of a run beside a run directory", what, "name a system")
         return launch.verify(Path(what), simulate, free_energy)
-    out = out or Path(f"verify-{what}")
+    out = out or Path(f"verify-{Path(what).stem if what.endswith(YAML) else what}")
     status = DONE
     if out.exists():
         if beta or assignments or seed:
@@ -194,7 +195,7 @@ def _start(
     from . import launch
     from .config import DIRECTIONS, RunConfig, parse_assignment, read_yaml
 
-    is_file = system.endswith((".yaml", ".yml"))
+    is_file = system.endswith(YAML)
     content: dict[str, Any] = read_yaml(Path(system)) if is_file else {"system": system, "method": method}
     if is_file and (method == "brute" or "method" not in content):
         content["method"] = method

@@ -259,7 +259,7 @@ class OwnSystem(Section):
 
     def to_mapping(self) -> dict[str, Any]:
         """Return plain dicts, lists, numbers and strings, as the entry `system` of config.yaml takes them."""
-        return self.model_dump(mode="json", exclude_unset=False)
+        return self.model_dump(mode="json", exclude_none=True)
 
 
 def limits(feature: Any, interval: tuple[Any, Any], argument: str) -> tuple[float, float]:
