@@ -1,4 +1,4 @@
-"""The command line, `rlis`: run, resume, brute, status, report, verify, export, doctor, systems.
+"""The command line, `rlis`: run, resume, brute, status, report, verify, export, schema, doctor, systems.
 
 Exit status: 0 done, 1 the run failed, 2 bad input or storage, 3 stopped by a limit with a valid partial result, 130
 interrupted. Whatever goes wrong, standard error gets one line and never a traceback; that of an unexpected error goes
@@ -165,6 +165,15 @@ def systems() -> int:
         options = launch.default_options(name)
         print(f"{name}: {module.describe()}")
         print("  options: " + ", ".join(f"{key}={_plain(value)}" for key, value in options.items()))
+    return DONE
+
+
+@app.command()
+def schema(markdown: Annotated[bool, typer.Option("--markdown", help="As tables for people.")] = False) -> int:
+    """Print the JSON schema of config.yaml, for editors and other programs."""
+    from . import schema as described
+
+    print(described.markdown() if markdown else described.json_text())
     return DONE
 
 

@@ -73,7 +73,7 @@ class Settings(Section):
     n_slots: int = Field(512, ge=1, le=1_000_000)
     """Walkers that one Context moves at a time."""
     backend: Literal["torch", "python-torch", "python"] | None = None
-    """Bias backend; None takes the first that works."""
+    """Bias backend; without one, the first that works."""
 
     @classmethod
     def from_mapping(cls, values: Mapping[str, Any]) -> Self:
@@ -106,7 +106,7 @@ class RunConfig(Section):
     workers: int = Field(1, ge=1, le=10_000)
     """Processes; with `both`, two or more run the directions at the same time."""
     platform: str | None = None
-    """OpenMM platform name; None takes the one that suits the system."""
+    """OpenMM platform name; without one, that which suits the system."""
     both: bool = False
     """Run A to B and B to A."""
 

@@ -25,6 +25,7 @@ PREFIX = "own:"
 OPTIONS = ("source", "target", "others", "temperature", "friction", "timestep", "lag_steps")
 """What `--set` and the entry `options` may change of an own system."""
 
+NAMED: Any = {"additionalProperties": False}  # no other names than those of the pattern, for editors
 Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_.+-]{1,40}$")]
 
 
@@ -133,19 +134,20 @@ AnyFeature = Annotated[
 class Within(Section):
     """A box: every named feature lies in its interval."""
 
-    within: dict[Name, tuple[Bound, Bound]] = Field(min_length=1)
+    within: dict[Name, tuple[Bound, Bound]] = Field(min_length=1, json_schema_extra=NAMED)
     """Interval by name of feature, ends included. Angles need a unit, [-150 deg, -30 deg]; a dihedral goes upwards from
     the first to the second, so [150 deg, -150 deg] is the sixty degrees about 180. null is an open end."""
     structure: Path | None = None
-    """PDB or mmCIF file of a structure inside the region, with the same atoms; a run that starts in this region starts
-    there, and the learning may use it."""
+    """PDB or mmCIF file of a structure inside the region, with the same atoms: where a run from this region starts when
+    the main structure lies elsewhere."""
 
 
 class BallShape(Section):
     """A ball about a structure: the norm of the difference of the features is at most the radius."""
 
     around: Path
-    """PDB or mmCIF file of the structure in the middle, with the same atoms."""
+    """PDB or mmCIF file of the structure in the middle, with the same atoms; a run from this region starts there when
+    the main structure lies elsewhere."""
     features: list[Name] = Field(min_length=1)
     """Names of features; dihedrals count as sine and cosine, angles as cosine, distances in nm."""
     radius: float = Field(gt=0.0)
@@ -170,7 +172,7 @@ class OwnSystem(Section):
     xml: Path
     """The System, as openmm.XmlSerializer writes it; without constraints, virtual sites, barostat, CMMotionRemover."""
     structure: Path
-    """PDB or mmCIF file with the topology, and with the start of a run unless its source region has a structure."""
+    """PDB or mmCIF file with the topology; a run starts from it if it lies in the source region."""
     minimize: bool = False
     """Bring structures to their energy minimum before they are used; otherwise they are used as they are."""
     temperature: Temperature
@@ -183,11 +185,11 @@ class OwnSystem(Section):
     """The regions are tested every this many steps."""
     dimensions: Literal[1, 2, 3] = 3
     """3; or 2, z does not move; or 1, nor does y."""
-    features: dict[Name, AnyFeature] = Field(min_length=1)
+    features: dict[Name, AnyFeature] = Field(min_length=1, json_schema_extra=NAMED)
     """What regions, and the value function, see of a structure, by names of your own."""
     value_features: list[Name] | None = Field(None, min_length=1)
     """Names of the features that the value function sees; all of them by default."""
-    regions: dict[Name, AnyRegion] = Field(min_length=2)
+    regions: dict[Name, AnyRegion] = Field(min_length=2, json_schema_extra=NAMED)
     """Regions by name; they must not overlap."""
     source: Name
     """Name of the region where paths begin."""
