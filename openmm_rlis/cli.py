@@ -222,6 +222,8 @@ def _start(
     config = RunConfig.from_mapping(content)
     if is_file:
         config = config.located(Path(system).parent)
+    if direction is not None and direction not in DIRECTIONS:
+        raise bad_input("--direction", " or ".join(DIRECTIONS), repr(direction))
     for one in DIRECTIONS:
         if direction == one:
             config = config.one_way(one, launch.default_options(config.system))

@@ -185,7 +185,10 @@ def read_yaml(path: Path) -> dict[str, Any]:
         raise bad_input(str(path), "valid YAML", " ".join(str(error).split())) from None
     if not isinstance(content, dict) or not all(isinstance(key, str) for key in content):
         raise bad_input(str(path), "a YAML mapping of names to values", type(content).__name__)
-    return {key: _numbers(value) for key, value in content.items()}
+    try:
+        return {key: _numbers(value) for key, value in content.items()}
+    except RecursionError:
+        raise bad_input(str(path), "YAML without a value inside itself", "one nested without end") from None
 
 
 def parse_assignment(text: str) -> tuple[str, Any]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import inspect
 import json
+import math
 import os
 import subprocess
 import sys
@@ -73,6 +74,8 @@ def check_options(function: Callable[..., Any], system: str, options: Mapping[st
         except ValidationError as error:
             expected = error.errors()[0]["msg"].replace("Input should be ", "")
             raise bad_input(f"option {name} of {system}", expected[:1].lower() + expected[1:], repr(value)) from None
+        if isinstance(checked[name], float) and not math.isfinite(checked[name]):
+            raise bad_input(f"option {name} of {system}", "a finite number", checked[name])
     return checked
 
 

@@ -181,7 +181,7 @@ class OwnSystem(Section):
     """With a unit, 1/ps, or in 1/ps."""
     timestep: Time
     """Step of the overdamped (Brownian) dynamics, with a unit, 0.5 fs, or in ps."""
-    lag_steps: int = Field(20, ge=1, le=1_000_000)
+    lag_steps: int = Field(20, ge=1, le=100_000)
     """The regions are tested every this many steps."""
     dimensions: Literal[1, 2, 3] = 3
     """3; or 2, z does not move; or 1, nor does y."""

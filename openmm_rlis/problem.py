@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     from torch import nn
 
 OUTSIDE, SOURCE, TARGET, FIRST_OTHER = 0, 1, 2, 3
+MOST_LAG = 100_000
+"""Steps of a lag: the integrator of more would fill the memory."""
 
 _FORBIDDEN = {
     "CMMotionRemover": "remove it: it moves particles behind the integrator's back",
@@ -100,8 +102,8 @@ class Problem:
         self.kT = thermal_energy(self.temperature)
         self.friction = as_float(friction, "friction")
         self.timestep = as_float(timestep, "timestep")
-        if isinstance(lag_steps, bool) or not isinstance(lag_steps, int | np.integer) or lag_steps < 1:
-            raise bad_input("lag_steps", "a whole number of steps, 1 or more", lag_steps)
+        if isinstance(lag_steps, bool) or not isinstance(lag_steps, int | np.integer) or not 0 < lag_steps <= MOST_LAG:
+            raise bad_input("lag_steps", f"a whole number of steps, 1 to {MOST_LAG}", lag_steps)
         self.lag_steps = int(lag_steps)
         if dynamics != "brownian":
             raise bad_input("dynamics", "'brownian' (the only one in this version)", repr(dynamics))

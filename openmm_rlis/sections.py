@@ -29,6 +29,7 @@ UNITS: dict[str, dict[str, float]] = {
 }
 """Units by kind of quantity, each with its size in the one used inside; a plain number is taken in the first."""
 
+_NUMBERS = (int, float, int | None, float | None)
 _QUANTITY = re.compile(r"([-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?)\s*(.*)", re.DOTALL)
 
 
@@ -44,6 +45,8 @@ class Section(BaseModel):
             if name not in cls.model_fields:
                 context = {"name": str(name), "known": list(cls.model_fields)}
                 raise PydanticCustomError("unknown_name", "known names", context)
+            if isinstance(values[name], bool) and cls.model_fields[name].annotation in _NUMBERS:
+                raise bad_input(str(name), "a number", str(values[name]).lower())  # pydantic would take true for 1
         return values
 
 
