@@ -153,11 +153,14 @@ def _minimized(system: openmm.System, structure: _Structure) -> str:
     context.setPositions(structure.positions)
     try:
         openmm.LocalEnergyMinimizer.minimize(context)
+        state = context.getState(getPositions=True, getEnergy=True)
+        reason = f"an energy of {state.getPotentialEnergy()}"
     except openmm.OpenMMException as error:
-        raise bad_input("system.minimize", "a structure with a finite energy", f"{structure.path}: {error}") from None
+        state, reason = None, str(error)
+    if state is None or not math.isfinite(state.getPotentialEnergy()._value):
+        raise bad_input("system.minimize", "a structure with a finite energy", f"{structure.path}: {reason}")
     text = io.StringIO()
-    positions = context.getState(getPositions=True).getPositions()
-    app.PDBFile.writeFile(structure.topology, positions, text, keepIds=True)
+    app.PDBFile.writeFile(structure.topology, state.getPositions(), text, keepIds=True)
     return text.getvalue()
 
 

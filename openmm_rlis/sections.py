@@ -46,7 +46,8 @@ class Section(BaseModel):
                 context = {"name": str(name), "known": list(cls.model_fields)}
                 raise PydanticCustomError("unknown_name", "known names", context)
             if isinstance(values[name], bool) and cls.model_fields[name].annotation in _NUMBERS:
-                raise bad_input(str(name), "a number", str(values[name]).lower())  # pydantic would take true for 1
+                context = {"name": str(name), "got": str(values[name]).lower()}
+                raise PydanticCustomError("truth", "a number", context)  # pydantic would take true for 1
         return values
 
 
@@ -67,6 +68,8 @@ def one_line(error: ValidationError, prefix: str) -> InputError:
     context = first.get("ctx", {})
     if first["type"] == "unknown_name":
         return unknown_name(argument.rstrip(".") or "entry", context["name"], context["known"], more)
+    if first["type"] == "truth":
+        return bad_input(f"{argument}.{context['name']}".lstrip("."), "a number", f"{context['got']}{more}")
     if isinstance(context.get("error"), InputError):
         return cast("InputError", context["error"])
     if first["type"] == "missing":
@@ -97,17 +100,18 @@ def in_units(kind: str, value: Any, plain: bool = True) -> float:
         Saying what was expected: not a number, not finite, another unit, or none where one is needed.
     """
     units = UNITS[kind]
-    example = f"a number with one of the units {', '.join(units)}"
+    expected = f"a number with one of the units {', '.join(units)}"
+    expected += f", or a plain one in {next(iter(units))}" if plain else ""
     match = _QUANTITY.fullmatch(value.strip()) if isinstance(value, str) else None
     if match:
         unit = re.sub(r"^(1\s*)?/\s*", "1/", match[2].strip())
         if unit in units:
             return float(match[1]) * units[unit]
         if unit or not plain:
-            raise ValueError(example)
+            raise ValueError(expected)
         value = float(match[1])
     if isinstance(value, bool) or not isinstance(value, int | float) or not plain or not math.isfinite(value):
-        raise ValueError(f"{example}{f', or a plain one in {next(iter(units))}' if plain else ''}")
+        raise ValueError(expected)
     return float(value)
 
 
