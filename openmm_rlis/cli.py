@@ -98,7 +98,13 @@ def status(directory: Directory) -> int:
     """Say where a run stands, from its files alone."""
     from .console import status_lines
 
-    print("\n".join(status_lines(directory)))
+    try:
+        lines = status_lines(directory)
+    except RlisError:
+        raise
+    except (AttributeError, KeyError, TypeError, ValueError):
+        raise StorageError(f"{directory} is damaged: result.json or log.jsonl is not as it was written") from None
+    print("\n".join(lines))
     return DONE
 
 

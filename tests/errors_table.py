@@ -431,6 +431,7 @@ SECTIONS: dict[str, tuple[Row, ...]] = {
         row("<file>: expected format version <n>, got <n>; use the release that wrote this run", "another version of this program wrote it", "install that release", lambda f: ["verify", str(sealed(f, {"format_version": 99}))]),
         row("<file> is damaged: it is not a manifest", "a manifest was changed or cut", "restore the directory from a copy", lambda f: ["verify", str(damaged(f, "manifest.json", b""))]),
         row("<file> is damaged or was changed: its checksum <how>", "a stored file is not as it was written", "restore it from a copy; `rlis verify DIR` names every such file", lambda f: ["verify", str(sealed(f, {"format_version": 1}))], lambda f: ["report", str(damaged(f, "config.yaml", b"a: 1"))], in_store(spoiled_frames)),
+        row("<directory> is damaged: result.json or log.jsonl is not as it was written", "`rlis status` found something else there", "`rlis resume` writes result.json anew", lambda f: ["status", str(damaged(f, "result.json", b'{"stopped": "target", "rate": 3}'))]),
         row("<file> is damaged: it is not JSON", "result.json was changed", "`rlis resume` writes it anew", in_store(lambda s: ((s.path / "result.json").write_text("x"), s.read_result()))),
         row("<file> is not there: the run has not got as far as a result", "result.json comes with the first result", "resume the run", in_store(lambda s: s.read_result())),
         row("cannot <action> <file>: <reason>", "the disk is full, or the path may not be written", "make room or permission, then `rlis resume`", "run double_well --out own.yaml/sub", full_disk),
@@ -505,7 +506,7 @@ HEAD = """# Messages
 
 Every message of the command line and of the package, when it comes and what to do. On the command line each is one line on standard error after `error: `, and the exit
 status is 2 (bad input, nothing was written over) unless the table says 1. In Python each is an exception of `openmm_rlis.errors`, most of them an `InputError`, which is a `ValueError`. What
-stands in <angle brackets> differs from case to case. An unexpected error, which is a bug, is one line too: it names the file that holds its traceback.
+stands in `<angle brackets>` differs from case to case. An unexpected error, which is a bug, is one line too: it names the file that holds its traceback.
 
 This page is made by `python tests/errors_table.py`; the tests provoke each row, and hold the table against every place in the package that raises.
 """
@@ -516,12 +517,16 @@ def page() -> str:
     lines = [HEAD]
     for title, rows in SECTIONS.items():
         lines += [f"## {title}", "", "| message | when | what to do |", "|---|---|---|"]
-        lines += [_line(f"`{one.message}`" + (" (status 1)" if one.status == 1 else ""), one.when, one.do) for one in rows]
+        lines += [_line(_code(one.message) + (" (status 1)" if one.status == 1 else ""), one.when, one.do) for one in rows]
         lines.append("")
     lines += ["## Alarms", "", "They stand in `result.diagnostics[\"alarms\"]`, in the report and in result.json, and begin so:", ""]
     lines += ["| alarm | what it means | what to do |", "|---|---|---|"]
-    lines += [_line(f"`{text}`", *more) for text, more in ALARMS.items()]
+    lines += [_line(_code(text), *more) for text, more in ALARMS.items()]
     return "\n".join(lines)
+
+
+def _code(text: str) -> str:
+    return f"`` {text} ``" if "`" in text else f"`{text}`"
 
 
 def _line(*cells: str) -> str:
