@@ -258,6 +258,13 @@ def test_both_ways_have_their_own_copies(folder: Path, monkeypatch: pytest.Monke
     np.testing.assert_allclose(problems[1].positions, MAKE["chain"](60.0), atol=1e-4)
 
 
+def test_verify_takes_a_configuration_file(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[tuple[Any, ...]] = []
+    monkeypatch.setattr(cli, "_start", lambda *words: calls.append(words) or 1)
+    assert cli.execute(["verify", str(folder / "config.yaml"), "--out", str(folder / "checked")]) == 1
+    assert calls[0][:3] == (str(folder / "config.yaml"), "run", folder / "checked") and calls[0][-1]["both"]
+
+
 @pytest.mark.parametrize(
     ("edit", "words"),
     [
