@@ -358,8 +358,6 @@ class RunDirectory:
                 continue
         return lines
 
-    # Checking
-
     def verify(self) -> list[str]:
         """Read every stored byte again and return what is wrong, one line for each problem; empty when all is well."""
         problems = []
