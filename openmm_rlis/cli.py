@@ -1,4 +1,4 @@
-"""The command line, `rlis`: run, resume, brute, status, report, verify, export, doctor, systems.
+"""The command line, `rlis`: run, resume, brute, status, report, verify, export, schema, doctor, systems.
 
 Exit status: 0 done, 1 the run failed, 2 bad input or storage, 3 stopped by a limit with a valid partial result, 130
 interrupted. Whatever goes wrong, standard error gets one line and never a traceback; that of an unexpected error goes
@@ -23,6 +23,7 @@ import typer
 from .errors import InputError, RlisError, StorageError, bad_input
 
 DONE, FAILED, BAD_INPUT, INTERRUPTED = 0, 1, 2, 130
+YAML = (".yaml", ".yml")
 
 app = typer.Typer(
     name="rlis",
@@ -100,11 +101,14 @@ def status(
     """Say where a run stands, from its files alone; also while it runs."""
     from . import console
 
-    if as_json:
+    try:
         found = console.status(directory)
-        print(json.dumps(found.get("", found), indent=2))
-    else:
-        print("\n".join(console.status_lines(directory)))
+        lines = console.status_lines(directory)
+    except RlisError:
+        raise
+    except (AttributeError, KeyError, TypeError, ValueError):
+        raise StorageError(f"{directory} is damaged: result.json or log.jsonl is not as it was written") from None
+    print(json.dumps(found.get("", found), indent=2) if as_json else "\n".join(lines))
     return DONE
 
 
@@ -120,7 +124,7 @@ def report(directory: Directory, figures: Annotated[bool, typer.Option(help="Dra
 
 @app.command()
 def verify(
-    what: Annotated[str, typer.Argument(metavar="DIR|SYSTEM", help="A run directory, or a name from `rlis systems`.")],
+    what: Annotated[str, typer.Argument(metavar="DIR|SYSTEM", help="A run directory, or what `rlis run` takes.")],
     simulate: Annotated[bool, typer.Option("--simulate", help="New simulations too, in DIR/verify; minutes.")] = False,
     free_energy: Annotated[float | None, typer.Option(help="F of B less F of A, in kJ/mol; DIR of both ways.")] = None,
     beta: Beta = None, assignments: Set = None, seed: Seed = None,
@@ -130,11 +134,11 @@ def verify(
     from . import launch
     from .systems import available
 
-    if Path(what).exists() or what not in available():
+    if not what.endswith(YAML) and (Path(what).exists() or what not in available()):
         if out or beta or assignments or seed:
             raise bad_input("verify", "no options of a run beside a run directory", what, "name a system")
         return launch.verify(Path(what), simulate, free_energy)
-    out = out or Path(f"verify-{what}")
+    out = out or Path(f"verify-{Path(what).stem if what.endswith(YAML) else what}")
     status = DONE
     if out.exists():
         if beta or assignments or seed:
@@ -176,6 +180,15 @@ def systems() -> int:
 
 
 @app.command()
+def schema(markdown: Annotated[bool, typer.Option("--markdown", help="As tables for people.")] = False) -> int:
+    """Print the JSON schema of config.yaml, for editors and other programs."""
+    from . import schema as described
+
+    print(described.markdown() if markdown else described.json_text())
+    return DONE
+
+
+@app.command()
 def doctor(
     as_json: Annotated[bool, typer.Option("--json", help="As JSON, for programs.")] = False,
 ) -> int:
@@ -211,9 +224,9 @@ def _start(
     values: Mapping[str, Any],
 ) -> int:
     from . import launch
-    from .config import DIRECTIONS, RunConfig, parse_assignment, read_yaml, validated
+    from .config import DIRECTIONS, RunConfig, parse_assignment, read_yaml
 
-    is_file = system.endswith((".yaml", ".yml"))
+    is_file = system.endswith(YAML)
     content: dict[str, Any] = read_yaml(Path(system)) if is_file else {"system": system, "method": method}
     if is_file and (method == "brute" or "method" not in content):
         content["method"] = method
@@ -228,7 +241,11 @@ def _start(
             raise bad_input(entry, "a mapping of names to values", repr(content[entry]))
         content[entry] = {**content.get(entry, {}), **update}
     content.update({key: value for key, value in values.items() if value is not None})
-    config = validated(RunConfig, content)
+    config = RunConfig.from_mapping(content)
+    if is_file:
+        config = config.located(Path(system).parent)
+    if direction is not None and direction not in DIRECTIONS:
+        raise bad_input("--direction", " or ".join(DIRECTIONS), repr(direction))
     for one in DIRECTIONS:
         if direction == one:
             config = config.one_way(one, launch.default_options(config.system))

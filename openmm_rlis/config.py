@@ -1,36 +1,40 @@
 """What a run is told: sampler settings and the run's own configuration, with YAML in and out.
 
 Two frozen pydantic models. `Settings` holds every number that the sampler may be tuned by; none of them changes what is
-estimated, only its cost. `RunConfig` holds a whole command: system, options, seed, targets and limits. Unknown names
-and values out of range raise a one-line `InputError`. Neither torch nor openmm is needed here, and no system is built.
+estimated, only its cost. `RunConfig` holds a whole command: system (a name, or an own one as in `own`), options, seed,
+targets and limits. Unknown names and values out of range raise a one-line `InputError`. Neither torch nor openmm is
+needed here, and no system is built.
 """
 
 from __future__ import annotations
 
-import difflib
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal, Self, TypeVar
+from typing import Annotated, Any, Literal, Self
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import Discriminator, Field, StringConstraints, Tag, model_validator
 
-from .errors import InputError, bad_input
+from .errors import bad_input
+from .own import PREFIX, OwnSystem
+from .sections import Section, validated
 
 Direction = Literal["forward", "backward"]
 DIRECTIONS: tuple[Direction, Direction] = ("forward", "backward")
-Model = TypeVar("Model", bound=BaseModel)
+SystemName = Annotated[str, StringConstraints(min_length=1)]
+AnySystem = Annotated[
+    Annotated[SystemName, Tag("<name>")] | Annotated[OwnSystem, Tag("<own>")],
+    Discriminator(lambda value: "<own>" if isinstance(value, Mapping | OwnSystem) else "<name>"),
+]
 
 # YAML 1.1 reads 5e-5 as text because it has no dot; people who write it mean a number.
 _NUMBER = re.compile(r"[-+]?(\d+(\.\d*)?|\.\d+)[eE][-+]?\d+")
 _BACKWARD_SEED = 1_000_000
 
 
-class Settings(BaseModel):
+class Settings(Section):
     """How the sampler works: cost and variance depend on these numbers, the expected result does not."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     n_batches: int = Field(20, ge=2, le=10_000)
     """Independent batches, each with its own run in A, exits and roots; the error bar comes from their spread."""
@@ -69,7 +73,7 @@ class Settings(BaseModel):
     n_slots: int = Field(512, ge=1, le=1_000_000)
     """Walkers that one Context moves at a time."""
     backend: Literal["torch", "python-torch", "python"] | None = None
-    """Bias backend; None takes the first that works."""
+    """Bias backend; without one, the first that works."""
 
     @classmethod
     def from_mapping(cls, values: Mapping[str, Any]) -> Self:
@@ -77,19 +81,18 @@ class Settings(BaseModel):
         return validated(cls, values, "settings.")
 
 
-class RunConfig(BaseModel):
+class RunConfig(Section):
     """One command: which system, which estimate, how exact and how long."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     format_version: Literal[1] = 1
     """Version of this file format."""
     method: Literal["run", "brute"] = "run"
     """`run`: branching and bias; `brute`: the same definitions without either."""
-    system: str = Field(min_length=1)
-    """Name of a system, see `rlis systems`."""
+    system: AnySystem
+    """Name of a packaged system, see `rlis systems`; or an own system, described here."""
     options: dict[str, Any] = Field(default_factory=dict)
-    """Arguments of the system's `build`."""
+    """Options of a packaged system, see `rlis systems`; of an own one source, target, others, temperature, friction,
+    timestep and lag_steps may be given here, and then count instead of its own."""
     settings: Settings = Field(default_factory=Settings)
     """Sampler settings."""
     seed: int = Field(1, ge=0, lt=2**63)
@@ -103,7 +106,7 @@ class RunConfig(BaseModel):
     workers: int = Field(1, ge=1, le=10_000)
     """Processes; with `both`, two or more run the directions at the same time."""
     platform: str | None = None
-    """OpenMM platform name; None takes the one that suits the system."""
+    """OpenMM platform name; without one, that which suits the system."""
     both: bool = False
     """Run A to B and B to A."""
 
@@ -122,7 +125,20 @@ class RunConfig(BaseModel):
     @classmethod
     def from_yaml(cls, path: Path) -> Self:
         """Return the configuration in a YAML file; raises `InputError` for anything unreadable in it."""
-        return cls.from_mapping(read_yaml(path))
+        return cls.from_mapping(read_yaml(path)).located(path.parent)
+
+    def located(self, folder: Path) -> Self:
+        """Return a copy in which the files of an own system, if their paths are relative, are those in `folder`."""
+        return self.with_system(self.system.located(folder)) if isinstance(self.system, OwnSystem) else self
+
+    def with_system(self, system: OwnSystem) -> Self:
+        """Return a copy with another own system."""
+        return self.model_copy(update={"system": system})
+
+    @property
+    def title(self) -> str:
+        """The name of the system."""
+        return PREFIX + self.system.name if isinstance(self.system, OwnSystem) else self.system
 
     def to_mapping(self) -> dict[str, Any]:
         """Return plain dicts, lists, numbers and strings, as `from_mapping` takes them."""
@@ -147,39 +163,10 @@ class RunConfig(BaseModel):
             return self.model_copy(update={"both": False, "workers": share})
         ends = {**defaults, **self.options}
         if "source" not in ends or "target" not in ends:
-            raise bad_input("--both", "a system with the options source and target", self.system, "run one direction")
+            raise bad_input("--both", "a system with the options source and target", self.title, "run one direction")
         options = {**self.options, "source": ends["target"], "target": ends["source"]}
         seed = (self.seed + _BACKWARD_SEED) % 2**63  # the same noise in both directions would tie their errors together
         return self.model_copy(update={"both": False, "workers": share, "options": options, "seed": seed})
-
-
-def validated(model: type[Model], values: Mapping[str, Any], prefix: str = "") -> Model:
-    """Return `model(**values)`; raises a one-line `InputError` for the first thing that is wrong."""
-    try:
-        return model.model_validate(dict(values))
-    except ValidationError as error:
-        raise _one_line(model, error, prefix) from None
-
-
-def _one_line(model: type[BaseModel], error: ValidationError, prefix: str) -> InputError:
-    first = error.errors()[0]
-    location = [str(part) for part in first["loc"]]
-    argument = prefix + ".".join(location)
-    more = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
-    if first["type"] == "extra_forbidden":
-        owner = Settings if location[:-1] == ["settings"] else model
-        return unknown_name(argument.rpartition(".")[0] or "entry", location[-1], list(owner.model_fields), more)
-    if first["type"] == "missing":
-        return bad_input(argument, "a value", f"nothing{more}")
-    expected = first["msg"].replace("Input should be ", "").replace("Value error, ", "")
-    return bad_input(argument, expected[:1].lower() + expected[1:], f"{first['input']!r}{more}")
-
-
-def unknown_name(argument: str, got: str, known: list[str], more: str = "") -> InputError:
-    """Return the one-line error for a name that is not among the known ones, with the nearest of them."""
-    near = difflib.get_close_matches(got, known, n=1)
-    fix = f"did you mean {near[0]!r}?" if near else ""
-    return bad_input(argument, f"one of {', '.join(sorted(known)) or '(nothing)'}", f"{got!r}{more}", fix)
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
@@ -198,7 +185,10 @@ def read_yaml(path: Path) -> dict[str, Any]:
         raise bad_input(str(path), "valid YAML", " ".join(str(error).split())) from None
     if not isinstance(content, dict) or not all(isinstance(key, str) for key in content):
         raise bad_input(str(path), "a YAML mapping of names to values", type(content).__name__)
-    return {key: _numbers(value) for key, value in content.items()}
+    try:
+        return {key: _numbers(value) for key, value in content.items()}
+    except RecursionError:
+        raise bad_input(str(path), "YAML without a value inside itself", "one nested without end") from None
 
 
 def parse_assignment(text: str) -> tuple[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
@@ -15,6 +16,8 @@ from .disk import FORMAT_VERSION, LOCK, MANIFEST, TMP, file_sha256, fsync_direct
 from .errors import bad_input
 
 CREATING = f"{TMP}creating"
+INPUTS = "inputs"
+"""Folder for the files that an own system was made from."""
 _ROOT_FILES = ("config.yaml", "system.xml", "paths/topology.pdb")
 
 
@@ -37,13 +40,20 @@ def clear_unfinished(directory: Path) -> None:
     """Remove what an unfinished `create` wrote; the mark says that the directory was empty before."""
     if not (directory / CREATING).exists():
         return
-    for name in ("rounds", "paths"):
+    for name in ("rounds", "paths", INPUTS):
         shutil.rmtree(directory / name, ignore_errors=True)
     for name in (MANIFEST, f"{TMP}{MANIFEST}", "config.yaml", "system.xml", CREATING):
         (directory / name).unlink(missing_ok=True)
 
 
-def write_root(directory: Path, config: Any, system_xml: str, topology: Any, positions: NDArray[Any] | None) -> None:
+def write_root(
+    directory: Path,
+    config: Any,
+    system_xml: str,
+    topology: Any,
+    positions: NDArray[Any] | None,
+    files: Mapping[str, str],
+) -> None:
     """Write everything of a new run, its manifest last: that is the commit."""
     import mdtraj
 
@@ -59,10 +69,13 @@ def write_root(directory: Path, config: Any, system_xml: str, topology: Any, pos
     pdb = directory / "paths" / "topology.pdb"
     mdtraj.Trajectory(xyz[np.newaxis], topology).save_pdb(str(pdb))
     write(pdb, [pdb.read_bytes()])
-    for sub in (directory / "paths", directory):
+    for name, content in files.items():
+        (directory / name).parent.mkdir(exist_ok=True)
+        write(directory / name, [content.encode()])
+    for sub in (directory / "paths", *((directory / INPUTS,) if files else ()), directory):
         fsync_directory(sub)
-    files = {name: file_sha256(directory / name) for name in _ROOT_FILES}
-    replace(directory / MANIFEST, lambda path: write(path, [seal({"files": files})]))
+    sums = {name: file_sha256(directory / name) for name in (*_ROOT_FILES, *files)}
+    replace(directory / MANIFEST, lambda path: write(path, [seal({"files": sums})]))
     (directory / CREATING).unlink()
 
 

@@ -56,5 +56,5 @@ def bad_input(argument: str, expected: str, got: object, fix: str = "") -> Input
     argument, expected, got, fix
         What was wrong, what would have been right, what came, and what to do about it.
     """
-    text = f"{argument}: expected {expected}, got {got}"
-    return InputError(f"{text}; {fix}" if fix else text)
+    text = f"{argument}: expected {expected}, got {got}" + (f"; {fix}" if fix else "")
+    return InputError(" ".join(line.strip() for line in text.splitlines()))

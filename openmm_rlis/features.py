@@ -103,28 +103,71 @@ class Coordination(nn.Module):
         return c
 
 
-class Dihedrals(nn.Module):
-    """Sine and cosine of dihedral angles: (n, 2 n_dihedrals)."""
+class Angles(nn.Module):
+    """Cosines of the angles at the second of three atoms, or the angles in rad: (n, n_angles)."""
 
     if TYPE_CHECKING:  # TorchScript cannot read these
         table: Tensor
 
-    def __init__(self, quadruples: Sequence[tuple[int, int, int, int]]) -> None:
+    def __init__(self, triples: Sequence[tuple[int, int, int]], radians: bool = False) -> None:
+        super().__init__()
+        table = torch.as_tensor(list(triples), dtype=torch.long).reshape(-1, 3)
+        if len(table) == 0:
+            raise bad_input("triples", "one or more atom triples", list(triples))
+        self.register_buffer("table", table)
+        self.radians = radians
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the cosine of every angle, or the angle."""
+        p = x[:, self.table]
+        a, b = p[:, :, 0] - p[:, :, 1], p[:, :, 2] - p[:, :, 1]
+        across = torch.cross(a, b, dim=-1)
+        dot, area = (a * b).sum(-1), torch.sqrt((across * across).sum(-1) + 1e-24)
+        if self.radians:
+            return torch.atan2(area, dot)
+        return dot / torch.sqrt(dot * dot + area * area)
+
+
+class Dihedrals(nn.Module):
+    """Sines, then cosines of dihedral angles: (n, 2 n_dihedrals); or the angles in (-pi, pi]: (n, n_dihedrals)."""
+
+    if TYPE_CHECKING:  # TorchScript cannot read these
+        table: Tensor
+
+    def __init__(self, quadruples: Sequence[tuple[int, int, int, int]], radians: bool = False) -> None:
         super().__init__()
         table = torch.as_tensor(list(quadruples), dtype=torch.long).reshape(-1, 4)
         if len(table) == 0:
             raise bad_input("quadruples", "one or more atom quadruples", list(quadruples))
         self.register_buffer("table", table)
+        self.radians = radians
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return (sin, cos) of every dihedral."""
+        """Return (sin, cos) of every dihedral, or the angle."""
         p = x[:, self.table]
         b1, b2, b3 = p[:, :, 1] - p[:, :, 0], p[:, :, 2] - p[:, :, 1], p[:, :, 3] - p[:, :, 2]
         n1, n2 = torch.cross(b1, b2, dim=-1), torch.cross(b2, b3, dim=-1)
         length = torch.sqrt((b2 * b2).sum(-1))
         s, c = length * (b1 * n2).sum(-1), (n1 * n2).sum(-1)
+        if self.radians:
+            return torch.atan2(s, c)
         norm = torch.sqrt(s * s + c * c + 1e-24)
         return torch.cat([s / norm, c / norm], dim=-1)
+
+
+class Coordinates(nn.Module):
+    """Chosen coordinates of chosen atoms in nm: (n, n_pairs). Only for systems fixed in space."""
+
+    if TYPE_CHECKING:  # TorchScript cannot read these
+        columns: Tensor
+
+    def __init__(self, pairs: Sequence[tuple[int, int]]) -> None:
+        super().__init__()
+        self.register_buffer("columns", torch.as_tensor([3 * atom + axis for atom, axis in pairs], dtype=torch.long))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the coordinate of every pair of an atom and an axis."""
+        return x.reshape(x.shape[0], -1)[:, self.columns]
 
 
 class Joined(nn.Module):
@@ -175,6 +218,11 @@ def coordination(atoms: Sequence[int], radius: float, power: int = 8) -> Coordin
 def sorted_coordination(atoms: Sequence[int], radius: float, power: int = 8) -> Coordination:
     """Return the coordination numbers of `atoms` in ascending order, (n, len(atoms))."""
     return Coordination(atoms, radius, power, ascending=True)
+
+
+def angles(triples: Sequence[tuple[int, int, int]]) -> Angles:
+    """Return the cosines of angles at the second of three atoms, (n, len(triples))."""
+    return Angles(triples)
 
 
 def dihedrals(quadruples: Sequence[tuple[int, int, int, int]]) -> Dihedrals:

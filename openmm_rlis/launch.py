@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import inspect
 import json
+import math
 import os
 import subprocess
 import sys
@@ -22,9 +23,11 @@ from typing import Any, get_type_hints
 from pydantic import TypeAdapter, ValidationError
 from pydantic.errors import PydanticSchemaGenerationError
 
-from .config import DIRECTIONS, RunConfig, unknown_name
+from .config import DIRECTIONS, RunConfig
 from .console import Display, Snapshot, make_display
 from .errors import InputError, RlisError, StorageError, bad_input
+from .own import OwnSystem
+from .sections import unknown_name
 
 Report = Callable[[Any], None]
 Work = Callable[[Report], Any]
@@ -41,6 +44,10 @@ _LIMIT_FLAGS = {
 
 def build(config: RunConfig) -> Any:
     """Return the `Problem` of a configuration; raises a one-line `InputError` for bad options."""
+    if isinstance(config.system, OwnSystem):
+        from .assembly import build as assemble
+
+        return assemble(config.system.with_options(config.options))
     from . import systems
 
     modules = systems.available()
@@ -67,11 +74,15 @@ def check_options(function: Callable[..., Any], system: str, options: Mapping[st
         except ValidationError as error:
             expected = error.errors()[0]["msg"].replace("Input should be ", "")
             raise bad_input(f"option {name} of {system}", expected[:1].lower() + expected[1:], repr(value)) from None
+        if isinstance(checked[name], float) and not math.isfinite(checked[name]):
+            raise bad_input(f"option {name} of {system}", "a finite number", checked[name])
     return checked
 
 
-def default_options(system: str) -> dict[str, Any]:
-    """Return the options of a system with their default values."""
+def default_options(system: str | OwnSystem) -> dict[str, Any]:
+    """Return the options of a system with their default values; of an own one, its ends."""
+    if isinstance(system, OwnSystem):
+        return {"source": system.source, "target": system.target}
     from . import systems
 
     modules = systems.available()
@@ -107,8 +118,12 @@ def start(config: RunConfig, directory: Path) -> int:
     for direction in DIRECTIONS:  # both must be sound before anything is written
         build(config.one_way(direction, default_options(config.system)))
     directory.mkdir(parents=True, exist_ok=True)
+    if isinstance(config.system, OwnSystem):
+        from .assembly import copied
+
+        config = config.with_system(copied(config.system, directory))
     config.to_yaml(directory / "config.yaml")
-    return _both(config, directory, {})
+    return _both(config.located(directory), directory, {})
 
 
 def resume(directory: Path, limits: Mapping[str, Any]) -> int:

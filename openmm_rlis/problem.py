@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     from torch import nn
 
 OUTSIDE, SOURCE, TARGET, FIRST_OTHER = 0, 1, 2, 3
+MOST_LAG = 100_000
+"""Steps of a lag: the integrator of more would fill the memory."""
 
 _FORBIDDEN = {
     "CMMotionRemover": "remove it: it moves particles behind the integrator's back",
@@ -100,8 +102,8 @@ class Problem:
         self.kT = thermal_energy(self.temperature)
         self.friction = as_float(friction, "friction")
         self.timestep = as_float(timestep, "timestep")
-        if isinstance(lag_steps, bool) or not isinstance(lag_steps, int | np.integer) or lag_steps < 1:
-            raise bad_input("lag_steps", "a whole number of steps, 1 or more", lag_steps)
+        if isinstance(lag_steps, bool) or not isinstance(lag_steps, int | np.integer) or not 0 < lag_steps <= MOST_LAG:
+            raise bad_input("lag_steps", f"a whole number of steps, 1 to {MOST_LAG}", lag_steps)
         self.lag_steps = int(lag_steps)
         if dynamics != "brownian":
             raise bad_input("dynamics", "'brownian' (the only one in this version)", repr(dynamics))
@@ -110,6 +112,7 @@ class Problem:
             raise bad_input("dimensions", "1, 2 or 3", dimensions)
         self.dimensions = int(dimensions)
         self.recipe = dict(recipe) if recipe is not None else None
+        self.files: dict[str, str] = {}  # texts that the recipe names, for the run directory
         self._name_regions()
         self.references = {k: as_positions(v, self.n_atoms) for k, v in (references or {}).items()}
         self.features = as_feature(features if features is not None else self._default_features())

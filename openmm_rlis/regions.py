@@ -1,15 +1,16 @@
 """Regions: sets of configurations, on a feature or by a predicate.
 
-    ball:   { x : |f(x) - c| <= r }        where:   { x : predicate(x) }
+    ball:   { x : |f(x) - c| <= r }        within:   { x : low <= f(x) <= high }        where:   { x : predicate(x) }
 
 Membership is a pure function of the positions and is tested once a lag. Regions say nothing about dynamics. A ball
-comes with a distance, which the cold start uses; a predicate does not, and then the sampler finds a sample of the
-region by itself.
+and a box (`within`) come with a distance, which the cold start uses; a predicate does not, and then the sampler finds
+a sample of the region by itself.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -17,7 +18,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from .errors import bad_input
-from .features import Feature, as_feature, check_feature
+from .features import Feature, Joined, as_feature, check_feature
 
 
 class Region:
@@ -65,6 +66,11 @@ class Region:
         return cls(name, feature=as_feature(feature), center=point, radius=float(radius))
 
     @classmethod
+    def within(cls, box: Box, name: str = "") -> Region:
+        """Return the inside of a box of intervals: the ball of radius 1 about 0 in `box`."""
+        return cls.ball(box, [0.0], 1.0, name)
+
+    @classmethod
     def where(cls, predicate: Callable[[Tensor], Tensor], name: str = "") -> Region:
         """Return the set where `predicate`, positions (n, n_atoms, 3) in nm -> bool (n,), is true."""
         if not callable(predicate):
@@ -98,6 +104,58 @@ class Region:
                     f"region {self.name}", f"a center with {width} numbers, as the feature has", self.center.numel()
                 )
         self.contains(positions[None])
+
+
+class Box(nn.Module):
+    """Where a configuration stands in a box of intervals, (n, 1): at most 1 inside, above 1 outside, never below 0.
+
+        g(x) = max_i max(0, 1 + e_i / s_i),      e_i = max(low_i - f_i, f_i - high_i)
+
+    Periodic features are first brought within half a period of the middle. s_i is half the width of the interval, or
+    the given step where that is smaller, so that wide and open intervals still tell near from far.
+
+    Parameters
+    ----------
+    parts
+        Features of one column each.
+    low, high
+        Ends of the intervals, infinite where open; finite for periodic features.
+    periods
+        0 for a feature that is not periodic.
+    steps
+        Largest s_i, in the features' own units.
+    """
+
+    if TYPE_CHECKING:  # TorchScript cannot read these
+        low: Tensor
+        high: Tensor
+        middle: Tensor
+        periods: Tensor
+        scale: Tensor
+
+    def __init__(
+        self,
+        parts: Sequence[nn.Module],
+        low: Sequence[float],
+        high: Sequence[float],
+        periods: Sequence[float],
+        steps: Sequence[float],
+    ) -> None:
+        super().__init__()
+        self.values = Joined(parts)
+        tables = [torch.as_tensor(list(numbers), dtype=torch.float64) for numbers in (low, high, periods, steps)]
+        for name, table in zip(("low", "high", "periods"), tables, strict=False):
+            self.register_buffer(name, table)
+        self.register_buffer("middle", torch.nan_to_num((self.low + self.high) / 2.0, posinf=0.0, neginf=0.0))
+        self.register_buffer("scale", torch.minimum((self.high - self.low) / 2.0, tables[3]))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return g of each structure."""
+        f = self.values(x)
+        turns = torch.round((f - self.middle) / torch.where(self.periods > 0.0, self.periods, torch.ones_like(f)))
+        f = f - self.periods * turns
+        excess = torch.maximum(self.low - f, f - self.high)
+        return torch.clamp(1.0 + excess / self.scale, min=0.0).max(-1, keepdim=True)[0]
 
 
 def label(regions: Sequence[Region], positions: NDArray[np.float64]) -> NDArray[np.int8]:

@@ -205,7 +205,8 @@ class Result:
         """
         from .features import evaluate
 
-        success, value, problem = self.paths.success(), self.value, problem_of(self.config, self._problem)
+        success, value = self.paths.success(), self.value
+        problem = problem_of(self.config, self._problem, self.directory)
         if len(success) == 0:
             return np.zeros(0, dtype=np.int64)
         frames = list(_frames(success))
@@ -232,7 +233,7 @@ class Result:
             raise bad_input(
                 "value", "a run that has learned a value function", str(self.directory), "brute runs have none"
             )
-        return ValueFunction.load(self._run.value_path, problem_of(self.config, self._problem))
+        return ValueFunction.load(self._run.value_path, problem_of(self.config, self._problem, self.directory))
 
     @cached_property
     def diagnostics(self) -> dict[str, Any]:
@@ -304,8 +305,8 @@ def _frames(paths: PathEnsemble) -> Iterator[NDArray[np.float32]]:
     return (paths.positions(i) for i in range(len(paths)))
 
 
-def problem_of(config: Mapping[str, Any], problem: Problem | None) -> Problem:
-    """Return the given problem, or build it again from the stored recipe.
+def problem_of(config: Mapping[str, Any], problem: Problem | None, directory: Path | None = None) -> Problem:
+    """Return the given problem, or build it again from the stored recipe, and from the files in the run directory.
 
     Raises
     ------
@@ -322,6 +323,10 @@ def problem_of(config: Mapping[str, Any], problem: Problem | None) -> Problem:
         raise bad_input(
             "problem", "the Problem that the run was started with, since its regions are Python objects", "none"
         )
+    if directory is not None and str(config["recipe"]["system"]).startswith("own:"):
+        from .assembly import rebuild
+
+        return rebuild(config["recipe"]["options"], directory)
     from .systems import build
 
     return build(config["recipe"]["system"], config["recipe"]["options"])

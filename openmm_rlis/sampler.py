@@ -130,7 +130,7 @@ def resume(
             max_force_evaluations or config["max_force_evaluations"],
             max_seconds or config["max_seconds"],
         )
-        problem = problem_of(config, problem)
+        problem = problem_of(config, problem, store.path)
         engine = Engine(problem, int(config["settings"]["n_slots"]), config["platform"])
         return Loop(store, problem, engine, goal, progress, config).run()
 
@@ -154,4 +154,5 @@ def _config(
 
 def _create(problem: Problem, directory: str | Path, config: Mapping[str, Any]) -> RunDirectory:
     topology = mdtraj.Topology.from_openmm(problem.topology) if problem.topology is not None else None
-    return RunDirectory.create(directory, config, problem.system_xml, topology, problem.positions)
+    files = problem.files if problem.recipe else None
+    return RunDirectory.create(directory, config, problem.system_xml, topology, problem.positions, files)

@@ -78,6 +78,7 @@ class RunDirectory:
         system_xml: str,
         topology: Any | None = None,
         positions: NDArray[Any] | None = None,
+        files: Mapping[str, str] | None = None,
     ) -> RunDirectory:
         """Make a new run directory and hold its lock.
 
@@ -93,6 +94,8 @@ class RunDirectory:
             Without one: a residue with as many atoms as the System has particles.
         positions : (n_atoms, 3), optional
             Coordinates in nm for topology.pdb, which stands for the topology only.
+        files : dict of str, optional
+            Texts that the System was made from, by their names, such as "inputs/structure.pdb".
 
         Raises
         ------
@@ -113,7 +116,7 @@ class RunDirectory:
         try:
             with storage_errors("create", directory):
                 clear_unfinished(directory)
-                write_root(directory, settings, system_xml, pdb_topology, positions)
+                write_root(directory, settings, system_xml, pdb_topology, positions, files or {})
         except BaseException:
             clear_unfinished(directory)
             (directory / LOCK).unlink(missing_ok=True)
@@ -362,8 +365,6 @@ class RunDirectory:
             except (ValueError, TypeError):
                 continue
         return lines
-
-    # Checking
 
     def verify(self) -> list[str]:
         """Read every stored byte again and return what is wrong, one line for each problem; empty when all is well."""

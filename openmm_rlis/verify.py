@@ -76,7 +76,7 @@ def check_balance(
     for one particle in one or two dimensions, and left open for everything else.
     """
     name = "both directions against the free energy"
-    problem = problem_of(forward.config, problem)
+    problem = problem_of(forward.config, problem, forward.directory)
     if not all(r.rate.value > 0.0 and r.core_share.value > 0.0 for r in (forward, backward)):
         return Check(name, "could not tell", "no transition one way")
     found, error = free_energy_of_rates(forward, backward)
@@ -105,7 +105,7 @@ def check_simulations(
     target_relative_error
         Of each new rate.
     """
-    problem = problem_of(result.config, problem)
+    problem = problem_of(result.config, problem, result.directory)
     yield check_committor(result, problem)
     target: dict[str, Any] = {"target_relative_error": target_relative_error}
     settings = Settings.from_mapping(result.config["settings"])

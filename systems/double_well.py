@@ -10,6 +10,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from openmm_rlis.errors import bad_input
 from openmm_rlis.problem import Problem
 
 from .particle import particle_problem, plane, plane_labels
@@ -61,9 +62,17 @@ def describe() -> str:
 
 
 def minima(height: float = 8.0, tilt: float = 1.0) -> dict[str, tuple[float, float]]:
-    """Return the bottoms of the wells, (x, 0) in nm: the outer roots of V' = 4 height (x^3 - x) + tilt."""
-    roots = np.roots([4.0 * height, 0.0, -4.0 * height, tilt])
+    """Return the bottoms of the wells, (x, 0) in nm: the outer roots of V' = 4 height (x^3 - x) + tilt.
+
+    Raises
+    ------
+    InputError
+        There are not two wells.
+    """
+    roots = np.roots([4.0 * height, 0.0, -4.0 * height, tilt]) if np.isfinite([height, tilt]).all() else np.empty(0)
     real = np.sort(roots[np.abs(roots.imag) < 1e-9].real)
+    if not height > 0.0 or len(real) < 3:
+        raise bad_input("height, tilt", "numbers that make two wells", (height, tilt), "raise height, or lower tilt")
     return {"L": (float(real[0]), 0.0), "R": (float(real[-1]), 0.0)}
 
 

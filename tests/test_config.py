@@ -1,5 +1,3 @@
-import ast
-import inspect
 import subprocess
 import sys
 from pathlib import Path
@@ -8,8 +6,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from openmm_rlis import own
 from openmm_rlis.config import RunConfig, Settings, parse_assignment, parse_value, read_yaml
 from openmm_rlis.errors import InputError
+from openmm_rlis.sections import Section
 
 
 def one_line(excinfo: pytest.ExceptionInfo[InputError]) -> str:
@@ -131,13 +131,17 @@ def test_configurations_are_frozen() -> None:
 
 
 def test_every_entry_is_documented() -> None:
-    tree = ast.parse(Path(inspect.getfile(RunConfig)).read_text(encoding="utf-8"))
-    models = [node for node in tree.body if isinstance(node, ast.ClassDef)]
-    assert {model.name for model in models} == {"Settings", "RunConfig"}
+    models = [RunConfig, Settings, *own_models()]
+    assert len(models) == 12
     for model in models:
-        for field, after in zip(model.body, model.body[1:], strict=False):
-            if isinstance(field, ast.AnnAssign):
-                assert isinstance(after, ast.Expr) and isinstance(after.value, ast.Constant), ast.unparse(field)
+        assert model.__doc__
+        for name, field in model.model_fields.items():
+            assert field.description, f"{model.__name__}.{name}"
+
+
+def own_models() -> list[type[Section]]:
+    found = (getattr(own, name) for name in dir(own))
+    return [item for item in found if isinstance(item, type) and issubclass(item, Section) and item is not Section]
 
 
 def test_neither_torch_nor_openmm_is_needed() -> None:
