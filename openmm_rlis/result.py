@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from . import channels, diagnostics, estimators
-from .diagnostics import Production
+from .diagnostics import Diagnostic, Production
 from .errors import bad_input
 from .estimators import BatchTotals, Estimate
 from .paths import PathEnsemble
@@ -206,12 +206,17 @@ class Result:
         return ValueFunction.load(self._run.value_path, problem_of(self.config, self._problem))
 
     @cached_property
+    def checks(self) -> list[Diagnostic]:
+        """Every check of the error bar with its verdict, see `openmm_rlis.diagnostics`."""
+        settled = all(info.get("settled") is not False for info in self._infos)
+        numbers = diagnostics.measure(self._production)
+        return diagnostics.checks(self._production, numbers, self.rate, self.ended, settled)
+
+    @cached_property
     def diagnostics(self) -> dict[str, Any]:
         """Numbers that say how far the error bar can be trusted, see `openmm_rlis.diagnostics`, and alarms in words."""
-        numbers = diagnostics.measure(self._production)
-        settled = all(info.get("settled") is not False for info in self._infos)
-        lines = diagnostics.alarms(self._production, numbers, self.rate, self.ended, settled)
-        return {**numbers, "ended": self.ended.to_dict(), "alarms": lines}
+        lines = [check.alarm for check in self.checks if check.alarm]
+        return {**diagnostics.measure(self._production), "ended": self.ended.to_dict(), "alarms": lines}
 
     @property
     def cost(self) -> dict[str, Any]:
