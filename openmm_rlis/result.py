@@ -174,19 +174,7 @@ class Result:
         InputError
             The run has no value function, or needs its problem.
         """
-        from .features import evaluate
-
-        success, value, problem = self.paths.success(), self.value, problem_of(self.config, self._problem)
-        if len(success) == 0:
-            return np.zeros(0, dtype=np.int64)
-        frames = list(_frames(success))
-        ends = np.cumsum([len(f) for f in frames])[:-1]
-        joined = np.concatenate(frames).astype(float)
-        scale = value.arrays()["scale"]
-        features = np.split(evaluate(problem.features, joined) / scale, ends)
-        points = channels.transition_points(features, np.split(value.committor(joined, problem), ends))
-        roots = np.unique(np.stack([success.batches, success.rounds, success.roots]), axis=1, return_inverse=True)[1]
-        return channels.cluster(points, success.weights, roots, np.random.default_rng(0))
+        return group(self.paths.success(), self.value, self.problem)
 
     @cached_property
     def value(self) -> ValueFunction:
@@ -203,7 +191,7 @@ class Result:
             raise bad_input(
                 "value", "a run that has learned a value function", str(self.directory), "brute runs have none"
             )
-        return ValueFunction.load(self._run.value_path, problem_of(self.config, self._problem))
+        return ValueFunction.load(self._run.value_path, self.problem)
 
     @cached_property
     def checks(self) -> list[Diagnostic]:
@@ -240,6 +228,17 @@ class Result:
         """Wall time of the production rounds so far."""
         return sum(float(found.info["seconds"]) for (stage, _), found in self._rounds.items() if stage == "production")
 
+    @cached_property
+    def problem(self) -> Problem:
+        """The problem of the run, given or built again from its recipe; needs torch and openmm.
+
+        Raises
+        ------
+        InputError
+            The problem was built from Python callables and not given to `load`.
+        """
+        return problem_of(self.config, self._problem)
+
     @property
     def seed(self) -> int:
         """The seed of all random streams."""
@@ -263,6 +262,22 @@ class Result:
             "rounds": self.n_rounds, "cost": self.cost, "diagnostics": self.diagnostics, "versions": versions(),
             "seed": self.seed,
         }  # fmt: skip
+
+
+def group(success: PathEnsemble, value: ValueFunction, problem: Problem) -> NDArray[np.int64]:
+    """Return the channel (n,) of each of some success paths, by grouping; 0 carries the largest share."""
+    from .features import evaluate
+
+    if len(success) == 0:
+        return np.zeros(0, dtype=np.int64)
+    frames = list(_frames(success))
+    ends = np.cumsum([len(f) for f in frames])[:-1]
+    joined = np.concatenate(frames).astype(float)
+    scale = value.arrays()["scale"]
+    features = np.split(evaluate(problem.features, joined) / scale, ends)
+    points = channels.transition_points(features, np.split(value.committor(joined, problem), ends))
+    roots = np.unique(np.stack([success.batches, success.rounds, success.roots]), axis=1, return_inverse=True)[1]
+    return channels.cluster(points, success.weights, roots, np.random.default_rng(0))
 
 
 def _frames(paths: PathEnsemble) -> Iterator[NDArray[np.float32]]:

@@ -1,0 +1,184 @@
+"""Planes: one or two numbers of a configuration to draw paths on, and what the learned V says along them.
+
+A system may name its own plane (`plane`, `plane_labels`, `landmarks` in its module). Otherwise: the coordinates of a
+single particle; or the two features, or without features the two interatomic distances, that tell the ends of
+the success paths apart best,
+
+    |mean(end) - mean(start)| / sqrt(var(end) + var(start)).
+
+For looking only: no estimate depends on it. torch and openmm are used where they are there; without them the planes
+that need features and everything that needs V say why they are missing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from . import estimators
+from .estimators import Estimate
+from .paths import PathEnsemble
+from .views import FloatArray, RunData, draw_successes, obtain
+
+MOST_PAIRS_ATOMS = 60
+PROBES, GROUPED_FRAMES = 200, 400_000
+
+
+@dataclass(frozen=True)
+class Plane:
+    """`points`: frames (n, n_atoms, 3) -> (n, 1) or (n, 2); their axis labels; named points; a word on the choice."""
+
+    points: Callable[[Any], FloatArray]
+    labels: tuple[str, ...]
+    landmarks: Mapping[str, FloatArray] = field(default_factory=dict)
+    about: str = ""
+
+    @property
+    def width(self) -> int:
+        """Numbers for each configuration, 1 or 2."""
+        return len(self.labels)
+
+
+def system_module(result: Mapping[str, Any]) -> Any:
+    """Return the module of the system if it names a plane to draw on, else None."""
+    try:
+        from .systems import available
+    except ImportError:  # systems need torch and openmm
+        return None
+    module = available().get(str(result.get("system")))
+    return module if all(hasattr(module, name) for name in ("plane", "plane_labels", "landmarks")) else None
+
+
+def choose(runs: Sequence[RunData], module: Any = None) -> Plane | None:
+    """Return the plane to draw these runs on, flattened to one number if the other is constant; None without any."""
+    sample = _sample(runs)
+    if not len(sample):
+        return None
+    plane: Plane | None
+    if module is not None:
+        plane = Plane(module.plane, tuple(module.plane_labels), module.landmarks())
+    else:
+        plane = _coordinates(runs, sample) if sample.shape[1] == 1 else _telling(runs)
+    if plane is None or not np.isfinite(points := plane.points(sample)).all():
+        return None
+    spread = np.ptp(points, axis=0)
+    return _line(plane) if plane.width == 2 and spread[1] <= 1e-9 * spread[0] else plane
+
+
+def _line(plane: Plane) -> Plane:
+    """Return a plane without its second number."""
+    marks = {name: point[:1] for name, point in plane.landmarks.items()}
+    return Plane(lambda x: plane.points(x)[:, :1], plane.labels[:1], marks, plane.about)
+
+
+def _sample(runs: Sequence[RunData]) -> NDArray[Any]:
+    """Return up to some hundred frames: whole success paths, else replicas, (n, n_atoms, 3)."""
+    rng = np.random.default_rng(0)
+    paths: list[NDArray[Any]] = []
+    for run in runs:
+        paths += [run.paths.positions(i) for i in draw_successes(run.paths, 5, rng)] if run.has_success else []
+    return np.concatenate(paths or [run.replicas[:500] for run in runs])
+
+
+def _coordinates(runs: Sequence[RunData], sample: NDArray[Any]) -> Plane:
+    moving = np.flatnonzero(np.ptp(sample[:, 0], axis=0) > 0)[:2].tolist() or [0]
+    problem = obtain(runs[0], "problem")[0]
+    marks = {} if problem is None else {name: x[0, moving] for name, x in problem.references.items()}
+    labels = tuple(f"{'xyz'[axis]} / nm" for axis in moving)
+    return Plane(lambda x: np.asarray(x, dtype=np.float64)[:, 0][:, moving], labels, marks, "coordinates")
+
+
+def _telling(runs: Sequence[RunData]) -> Plane | None:
+    """Return the two features, or distances, that differ most between the starts and the ends of success paths."""
+    ends = [_ends(run) for run in runs if run.has_success]
+    if not ends:
+        return None
+    start, end = ends[0]
+    problem = obtain(runs[0], "problem")[0]
+    function, names, about = _pair_distances(start.shape[1])
+    if problem is not None:
+        from .features import evaluate
+
+        features = problem.features
+        width = evaluate(features, start[:1].astype(float)).shape[1]
+        if width > 1:
+            function = lambda x: evaluate(features, np.asarray(x, dtype=np.float64))  # noqa: E731
+            names = [f"feature {i + 1} of {width}" for i in range(width)]
+            about = f"the two of {width} features that differ most between the ends of the paths"
+    if not names:
+        return None
+    best = _most_different(function(start), function(end))
+    marks = {} if problem is None else {k: function(x[None])[0, best] for k, x in problem.references.items()}
+    return Plane(lambda x: function(x)[:, best], tuple(names[i] for i in best), marks, about)
+
+
+def _ends(run: RunData) -> tuple[NDArray[Any], NDArray[Any]]:
+    chosen = draw_successes(run.paths, PROBES, np.random.default_rng(0))
+    frames = [run.paths.positions(i)[[0, -1]] for i in chosen]
+    both = np.stack(frames)
+    return both[:, 0], both[:, 1]
+
+
+def _most_different(start: FloatArray, end: FloatArray) -> list[int]:
+    spread = np.sqrt(start.var(0) + end.var(0))
+    score = np.abs(end.mean(0) - start.mean(0)) / np.maximum(spread, 1e-9 * max(float(spread.max()), 1e-300))
+    return [int(i) for i in np.argsort(-score, kind="stable")[:2]]
+
+
+def _pair_distances(n_atoms: int) -> tuple[Callable[[Any], FloatArray], list[str], str]:
+    first, second = np.triu_indices(min(n_atoms, MOST_PAIRS_ATOMS), 1)
+
+    def function(x: Any) -> FloatArray:
+        frames = np.asarray(x, dtype=np.float64)
+        return np.linalg.norm(frames[:, first] - frames[:, second], axis=-1)
+
+    names = [f"distance of atoms {i + 1} and {j + 1} / nm" for i, j in zip(first, second, strict=True)]
+    about = "the two interatomic distances that differ most between the ends of the paths"
+    return function, names, about
+
+
+# ----------------------------------------------------------------------------------------- what V says along the paths
+
+
+def log_odds(run: RunData, value: Any, path: int) -> tuple[FloatArray, FloatArray]:
+    """Return times before the arrival in ps, <= 0, and ln V/(1 - V) of a success path, first and last frame left out.
+
+    The last frame lies in B and the first one in A, where V is given by definition.
+    """
+    times = run.paths.times(path)
+    log_v = value.log_value(run.paths.positions(path)[1:-1].astype(np.float64))
+    return (times - times[-1])[1:-1], log_v - np.log(np.maximum(-np.expm1(log_v), 1e-9))
+
+
+@dataclass(frozen=True)
+class Grouping:
+    """Channels of some success paths: shares, the `paths`, the channel of each, and the share of all paths `used`."""
+
+    shares: Mapping[Hashable, Estimate]
+    paths: PathEnsemble
+    names: NDArray[np.int64]
+    used: float
+
+
+def channels_of(run: RunData, n_most: int = GROUPED_FRAMES) -> tuple[Grouping | None, str]:
+    """Return the channels of a run found by grouping, or None and why not; of a sample where there are many frames."""
+    value, reason = obtain(run, "value")
+    if value is None or run.loaded is None:
+        return None, reason
+    from .result import group
+
+    success = run.paths.success()
+    n_frames = float((success.durations() / run.frame_interval + 1.0).sum())
+    used = min(1.0, n_most / max(n_frames, 1.0))
+    if used < 1.0:
+        keep = np.random.default_rng(0).random(len(success)) < used
+        success = success.select(keep)
+    if len(success) == 0:
+        return None, "there are no success paths"
+    names = group(success, value, run.loaded.problem)
+    shares = estimators.channel_shares(success.batches, names.tolist(), success.weights, len(run.loaded.totals.time))
+    return Grouping(shares, success, names, used), ""
