@@ -116,8 +116,9 @@ def landscape(runs: Sequence[RunData], plane: Plane) -> Landscape:
     """Return the free energy on a plane of two numbers from all runs that have success paths."""
     usable = [run for run in runs if run.has_success]
     clouds = [_clouds(run, plane) for run in usable]
-    everything = [points for pair in clouds for points, _ in pair] + [np.array(list(plane.landmarks.values()))]
-    edges = _edges(np.concatenate([points for points in everything if len(points)]))
+    ends = {str(run.result.get(end)) for run in runs for end in ("source", "target")}
+    marks = [point for name, point in plane.landmarks.items() if name in ends]
+    edges = _edges(np.concatenate([points for pair in clouds for points, _ in pair]), marks)
     energy = free_energy(clouds, edges, float(runs[0].result["beta"]))
     return Landscape(edges, energy, float(np.nanmax(energy)) if np.isfinite(energy).any() else 1.0)
 
@@ -137,8 +138,10 @@ def _pale_greys() -> Colormap:
     return LinearSegmentedColormap.from_list("pale", ["#777777", "#f6f6f6"])
 
 
-def _edges(points: FloatArray, n: int = 70) -> list[FloatArray]:
+def _edges(points: FloatArray, marks: Sequence[FloatArray], n: int = 70) -> list[FloatArray]:
+    """Return edges of cells that hold nearly all points and every mark."""
     low, high = np.quantile(points, [0.0005, 0.9995], axis=0)
+    low, high = np.min([low, *marks], axis=0), np.max([high, *marks], axis=0)
     margin = np.maximum(0.05 * (high - low), 1e-9)
     return [np.linspace(a, b, n + 1) for a, b in zip(low - margin, high + margin, strict=True)]
 
@@ -361,7 +364,7 @@ def draw_structure(axis: Axes, shown: Strip, k: int) -> None:
     reach = max(float(np.abs(x).max()) for x in shown.flat) + 1.2 * radius
     structure, depth, numbered = shown.flat[k], shown.depths[k], len(shown.colours) <= 20
     for i, j in shown.bonds:
-        axis.plot(*structure[[i, j]].T, color="black", linewidth=1.2, zorder=float(depth[[i, j]].mean()))
+        axis.plot(*structure[[i, j]].T, color="black", linewidth=1.2, zorder=float(depth[[i, j]].min()) - 1e-6)
     for atom in np.argsort(depth, kind="stable"):
         place = (float(structure[atom, 0]), float(structure[atom, 1]))
         patch = Circle(place, radius, facecolor=shown.colours[atom], edgecolor="black", linewidth=0.7)

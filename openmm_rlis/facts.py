@@ -15,17 +15,21 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
 
 from scipy.constants import R as GAS_CONSTANT
 
+from .config import DIRECTIONS
 from .errors import RlisError
 from .estimators import Estimate
+from .launch import holds_run, is_parent
 from .storage import RunDirectory
 from .views import RunData, obtain
 
 SUPERSCRIPTS = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
+SPACE = "\N{NO-BREAK SPACE}"
 TIMES = (("ps", 1.0), ("ns", 1e3), ("µs", 1e6), ("ms", 1e9), ("s", 1e12))
 
 NUMBERS = {
@@ -53,9 +57,9 @@ MORE = {
     "batch_tail_index": ("tail index of batches", "As the tail index, for batches; known from many batches on."),
 }
 STOPPED = {
-    "max_force_evaluations": "stopped by its limit on force evaluations",
-    "max_seconds": "stopped by its limit on time",
-    "running": "has not finished: it is still running, or was interrupted",
+    "max_force_evaluations": ("was stopped by its limit on force evaluations", " --max-evals N"),
+    "max_seconds": ("was stopped by its limit on time", " --max-time S"),
+    "running": ("has not finished (it is still running, or was interrupted)", ""),
 }
 
 
@@ -81,28 +85,29 @@ class Row:
 # ------------------------------------------------------------------------------------------------------------- numbers
 
 
-def number(value: float | None, digits: int = 3) -> str:
-    """Return a number with some digits, 0.0317 or 2.72×10⁻⁴; `unknown` if it is not finite."""
+def number(value: float | None, digits: int = 3, like: float | None = None) -> str:
+    """Return a number with some digits, 0.0317 or 2.72×10⁻⁴, in the notation of `like`; `unknown` if not finite."""
     if value is None or not math.isfinite(value):
         return "unknown"
-    if value == 0.0 or 1e-3 <= abs(value) < 1e4:
-        text = f"{value:.{digits}g}"
-        return f"{float(text):.0f}" if "e" in text else text
-    mantissa, exponent = f"{value:.{digits - 1}e}".split("e")
-    return f"{mantissa}×10{str(int(exponent)).translate(SUPERSCRIPTS)}"
+    size = abs(value if like is None else like)
+    exponent = 0 if size == 0.0 or 1e-3 <= size < 1e4 else int(f"{size:.{digits - 1}e}".split("e")[1])
+    text = f"{value / 10.0**exponent:.{digits}g}"
+    text = f"{float(text):.0f}" if "e+" in text else text
+    return f"{text}×10{str(exponent).translate(SUPERSCRIPTS)}" if exponent else text
 
 
-def time_text(picoseconds: float) -> str:
-    """Return a time in the unit that suits it."""
+def time_text(picoseconds: float, like: float | None = None) -> str:
+    """Return a time in the unit that suits it, or that suits `like`."""
     if not math.isfinite(picoseconds):
         return "an unknown time"
-    name, size = next(((n, s) for n, s in reversed(TIMES) if picoseconds >= s), TIMES[0])
-    return f"{number(picoseconds / size)} {name}"
+    size = picoseconds if like is None else like
+    name, unit = next(((n, s) for n, s in reversed(TIMES) if size >= s), TIMES[0])
+    return f"{number(picoseconds / unit)}{SPACE}{name}"
 
 
 def percent(share: float) -> str:
     """Return a share in per cent with two digits."""
-    return f"{number(100 * share, 2)} %" if math.isfinite(share) else "unknown"
+    return f"{number(100 * share, 2)}{SPACE}%" if math.isfinite(share) else "unknown"
 
 
 def estimate_of(run: RunData, name: str) -> Estimate:
@@ -115,11 +120,17 @@ def estimate_text(estimate: Estimate, unit: str) -> str:
     """Return an estimate with its interval and relative error on one line."""
     if math.isnan(estimate.value):
         return "not known yet"
-    tail = f" {unit}" if unit else ""
+    tail = f"{SPACE}{unit}" if unit else ""
     if not math.isfinite(estimate.standard_error):
         return f"{number(estimate.value)}{tail}, error unknown"
-    low, high = (number(end) for end in estimate.interval)
-    return f"{number(estimate.value)}{tail} [{low}, {high}] ± {percent(estimate.relative_error)}"
+    low, high = interval_text(estimate)
+    return f"{number(estimate.value)}{tail} [{low}, {high}] ±{SPACE}{percent(estimate.relative_error)}"
+
+
+def interval_text(estimate: Estimate) -> tuple[str, str]:
+    """Return both ends of an interval in the notation of the value."""
+    low, high = estimate.interval
+    return number(low, like=estimate.value), number(high, like=estimate.value)
 
 
 def number_rows(runs: Sequence[RunData]) -> list[Row]:
@@ -139,7 +150,7 @@ def check_rows(runs: Sequence[RunData]) -> list[Row]:
         for found in known:
             value = found[name].value
             text = ("yes" if value else "no") if name == "settled" and math.isfinite(value) else number(value)
-            mark = found[name].verdict
+            mark = found[name].verdict.replace("not known", "not applicable, or too few data")
             cells.append((f"{text} ({mark})" if math.isfinite(value) else mark, mark))
         rows.append(Row(title, f"{note} Should be: {known[0][name].expected}.", cells))
     for name, (title, note) in MORE.items():
@@ -157,6 +168,9 @@ def verdict(run: RunData) -> Verdict:
     rate, stopped = run.rate(), str(run.result.get("stopped", "running"))
     lines = [_ending(run, stopped)]
     if len(run.time) == 0:
+        seen = [lesson["rate"] for lesson in run.lessons if lesson["rate"] > 0]
+        if seen:
+            lines.append(f"The last round of learning saw about {number(seen[-1], 2)} /ps, with an unknown error.")
         return Verdict("part", "No rate yet: production has not begun", lines, alarms)
     if alarms:
         count = "One alarm" if len(alarms) == 1 else f"{len(alarms)} alarms"
@@ -167,8 +181,11 @@ def verdict(run: RunData) -> Verdict:
         lines.append("The error is large: this is the order of magnitude, not more.")
     checks = run.loaded.checks if run.loaded is not None else []
     passed, unknown = (sum(check.verdict == word for check in checks) for word in ("passed", "not known"))
-    headline = f"No alarm: {passed} checks passed" + (f", {unknown} could not be made" if unknown else "")
-    return Verdict("good" if stopped == "target" else "part", headline, lines, alarms)
+    headline = f"No alarm: {passed} checks passed" + (f", {unknown} not applicable" if unknown else "")
+    lines.append("No check can see a channel that no walker has entered.")
+    if stopped != "target":
+        return Verdict("part", f"Not finished. {headline}", lines, alarms)
+    return Verdict("good", headline, lines, alarms)
 
 
 def _alarm(run: RunData, line: str) -> tuple[str, str, str]:
@@ -186,8 +203,9 @@ def _ending(run: RunData, stopped: str) -> str:
     more = "the rate is valid, its error larger than was asked for" if len(run.time) else "nothing can be said yet"
     where = stage(run)
     place = run.loaded.directory.name if run.loaded is not None else "DIR"
-    how = STOPPED.get(stopped, f"stopped ({stopped})") + (f", in the stage {where}" if where else "")
-    return f"The run {how}, before its target{asked}: {more}. To go on: rlis resume {place}"
+    how, option = STOPPED.get(stopped, (f"stopped ({stopped})", ""))
+    how += f", in the stage {where}" if where else ""
+    return f"The run {how}, before its target{asked}: {more}. To go on: rlis resume {place}{option}"
 
 
 def stage(run: RunData) -> str:
@@ -207,12 +225,14 @@ def rate_words(run: RunData) -> list[str]:
         return ["No transition rate can be given before the first round of production."]
     if rate.value == 0.0:
         return [f"No transition from {source} to {target} was seen: the rate is only known to be small."]
-    every = f"One transition from {source} to {target} every {time_text(1.0 / rate.value)} spent in state {source}"
+    mean = 1.0 / rate.value
+    every = f"One transition from {source} to {target} every {time_text(mean)} spent in state {source}"
     if not math.isfinite(rate.standard_error):
         return [f"{every}. How far off this may be is not known yet."]
     low, high = rate.interval
+    longest = time_text(1.0 / low, mean) if low > 0 else "unbounded"
     return [
-        f"{every} (95 % interval: {time_text(1.0 / high)} to {time_text(1.0 / low) if low > 0 else 'unbounded'}).",
+        f"{every} (95{SPACE}% interval: {time_text(1.0 / high, mean)} to {longest}).",
         "If the whole computation were repeated, about 95 of 100 such intervals would hold the true rate.",
     ]
 
@@ -264,7 +284,7 @@ def _dynamics(problem: Any) -> str:
     if problem is None:
         return "overdamped (Brownian), as stored in the run directory"
     kind = {"brownian": "overdamped (Brownian, Euler-Maruyama)"}.get(problem.dynamics, str(problem.dynamics))
-    return f"{kind}, friction {number(problem.friction)} /ps, {problem.dimensions} dimension(s)"
+    return f"{kind}, friction {number(problem.friction)} /ps, dimensions: {problem.dimensions}"
 
 
 def _forces(run: RunData) -> str:
@@ -284,7 +304,7 @@ def _region(region: Any) -> str:
     centre = region.center.tolist()
     shown = ", ".join(number(x) for x in centre[:12]) + (", ..." if len(centre) > 12 else "")
     kind = type(region.feature).__name__
-    return f"within {number(region.radius)} of ({shown}) in the space of {kind} ({len(centre)} numbers)"
+    return f"within {number(region.radius)} of ({shown}) in feature space ({kind}, {len(centre)} numbers)"
 
 
 # ---------------------------------------------------------------------------------------------------------------- cost
@@ -323,9 +343,19 @@ def cost_words(run: RunData) -> list[str]:
 
 
 def cost_notes(run: RunData) -> str:
-    """Return network calls and seconds in words."""
+    """Return what a run took, in words."""
     cost = run.result.get("cost", {})
-    return f"{number(float(cost.get('network_calls', 0)))} network calls, {number(float(cost.get('seconds', 0.0)))} s"
+    total, calls, seconds = (
+        number(float(x or 0.0)) for x in (costs(run).get("total"), cost.get("network_calls"), cost.get("seconds"))
+    )
+    return f"This run took {total} force evaluations (forces of one walker), {calls} network calls and {seconds} s."
+
+
+def not_begun(directory: Path) -> list[str]:
+    """Return the directions that a directory of both does not hold yet."""
+    if not is_parent(directory):
+        return []
+    return [name for name in DIRECTIONS if not holds_run(directory / name)]
 
 
 def dates(run: RunData) -> str:

@@ -28,7 +28,7 @@ BLUE, ORANGE, GREEN, RED, PURPLE, SKY, YELLOW = (
     "#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#56B4E9", "#F0E442",
 )  # fmt: skip
 COLOURS = (BLUE, RED)
-CHANNEL_COLOURS = (BLUE, RED, GREEN, PURPLE, ORANGE)
+CHANNEL_COLOURS = (GREEN, ORANGE, PURPLE, BLUE, RED)
 GREY = "#666666"
 STYLE: Any = {
     "font.size": 9,
@@ -225,12 +225,14 @@ def draw_odds(axis: Axes, run: RunData, colour: str) -> None:
     table = np.array([np.interp(grid, times, odds, left=np.nan) for times, odds in lines])
     low, middle, high = np.nanquantile(table, [0.1, 0.5, 0.9], axis=0)
     axis.fill_between(grid, low, high, color=colour, alpha=0.2, linewidth=0, label="8 of 10 paths")
-    for times, odds in lines[:: max(1, len(lines) // SHOWN_PATHS)][:SHOWN_PATHS]:
+    shown = lines[:: max(1, len(lines) // SHOWN_PATHS)][:SHOWN_PATHS]
+    for times, odds in shown:
         axis.plot(times, odds, color=GREY, linewidth=0.5, alpha=0.7)
     axis.plot(grid, middle, color=colour, linewidth=1.8, label="median")
     axis.axhline(0.0, color="black", linestyle=":", linewidth=1)
     axis.set_xlim(1.15 * start, 0.0)
-    _odds_ticks(axis, float(np.nanmin(low)), float(np.nanmax(high)))
+    lowest = float(np.quantile(np.concatenate([odds[times >= 1.15 * start] for times, odds in shown]), 0.01))
+    _odds_ticks(axis, min(float(np.nanmin(low)), lowest), float(np.nanmax(high)))
     axis.legend(frameon=False, loc="upper left")
 
 

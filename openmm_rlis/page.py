@@ -71,8 +71,8 @@ def render(scene: Scene, directory: Path) -> str:
         _channels(scene), _configurations(scene), _again(runs, directory),
     ]  # fmt: skip
     return environment.get_template("report.html").render(
-        heading=f"{runs[0].result.get('system')}: {' and '.join(run.title for run in runs)}",
-        facts=_first_facts(runs), cards=cards, cover=_cover(scene), sections=sections,
+        heading=f"Transition rate{'s' if len(runs) > 1 else ''} of {_system(runs[0])}",
+        facts=_first_facts(runs, directory), cards=cards, cover=_cover(scene), sections=sections,
     )  # fmt: skip
 
 
@@ -82,22 +82,28 @@ def _headline(run: RunData) -> tuple[str, str]:
         return "no rate yet", ""
     if not math.isfinite(rate.standard_error):
         return f"{facts.number(rate.value)} /ps", "error unknown"
-    low, high = (facts.number(end) for end in rate.interval)
+    low, high = facts.interval_text(rate)
     interval = f"95 % interval {low} to {high} /ps, standard error {facts.percent(rate.relative_error)}"
     return f"{facts.number(rate.value)} /ps", interval
 
 
-def _first_facts(runs: Sequence[RunData]) -> list[tuple[str, str]]:
+def _system(run: RunData) -> str:
+    name = str(run.result.get("system"))
+    return "a system from Python" if name == "custom" else name
+
+
+def _first_facts(runs: Sequence[RunData], directory: Path) -> list[tuple[str, str]]:
     run = runs[0]
     others = ", ".join(map(str, run.result.get("others") or ())) or "none"
     beta, kelvin = float(run.result["beta"]), facts.temperature(run)
     method = "brute force" if run.result.get("method") == "brute" else "importance sampling with branching"
     return [
-        ("system", str(run.result.get("system"))),
+        ("source → target", " and ".join(run.title for run in runs)),
         ("others", f"{others} (paths that enter them first do not count)" if others != "none" else others),
         ("beta", f"{facts.number(beta, 4)} mol/kJ (T = {facts.number(kelvin, 4)} K)"),
         ("method", method),
         ("begun", facts.dates(run)),
+        *(("not begun", name) for name in facts.not_begun(directory)),
     ]
 
 
@@ -108,6 +114,8 @@ def _cover(scene: Scene) -> Picture | None:
         titles = " and ".join(r.title for r in scene.runs)
         figure = drawings.plane_panel(scene.runs, scene.plane, scene.ground)
         return _picture(figure, f"Success paths of {titles} over the free energy", "Success paths, drawn by weight.")
+    if run.lessons and not len(run.time):
+        return _each(scene.runs[:1], figures.draw_learning, "Learning of {}", "Rate seen while learning.")[0]
     if not len(run.time):
         return None
     return _each(scene.runs[:1], figures.draw_rounds, "Rate of {} against rounds", "The rate as it settled.")[0]
@@ -130,9 +138,10 @@ def _each(runs: Sequence[RunData], draw: figures.Draw, alt: str, caption: str) -
 
 
 def _numbers(runs: Sequence[RunData]) -> Section:
+    if not any(len(run.time) for run in runs):
+        return Section("Numbers and checks", ["There are none before the first round of production."])
     words = ["Value, 95 % interval in brackets, relative standard error; then every check of the error bar."]
     rows = facts.number_rows(runs) + facts.check_rows(runs)
-    words.append("Checks are alarms, not proofs: a channel that no walker has entered is seen by none of them.")
     return Section("Numbers and checks", words, [run.title for run in runs], rows)
 
 
@@ -148,7 +157,7 @@ def _cost(runs: Sequence[RunData]) -> Section:
     pictures, words = [], []
     for run in runs:
         spent = facts.costs(run)
-        words += [f"{run.title}: {facts.cost_words(run)[0]} In all {facts.cost_notes(run)}."]
+        words += [f"{run.title}: {facts.cost_notes(run)} {facts.cost_words(run)[0]}"]
         if any(spent.values()):
             draw = lambda axis, _run, _colour, stages=spent: figures.draw_cost(axis, stages)  # noqa: E731
             pictures += _each([run], draw, "Force evaluations of {} by stage", "Force evaluations, logarithmic scale.")
@@ -186,6 +195,8 @@ def _paths(scene: Scene) -> Section:
     words, pictures = [_sampled(run) for run in runs], []
     missing = {reason for run in runs for value, reason in [obtain(run, "value")] if value is None}
     words += [f"The committor along the paths is not shown: {reason}." for reason in sorted(missing)]
+    if missing and any(run.result.get("system") == "custom" for run in runs):
+        words.append("With the Problem at hand it is: openmm_rlis.report.report(directory, problem=problem).")
     seeing = [run for run in runs if obtain(run, "value")[0] is not None]
     pictures += _each(
         seeing, figures.draw_odds, "Learned committor along success paths, {}",
@@ -222,6 +233,8 @@ def _channels(scene: Scene) -> Section:
         "Success paths are grouped by where the committor last passes 1/2, without being told of any channel; channels "
         "that the features cannot tell apart are one."
     ]
+    if len(scene.runs) > 1:
+        words.append("Channels are numbered by share, in each direction for itself.")
     pictures = []
     for run, (grouping, reason) in zip(scene.runs, scene.channels, strict=True):
         if grouping is None:
@@ -283,7 +296,8 @@ def _structure(run: RunData, shown: drawings.Strip, k: int) -> Picture:
 
 def _again(runs: Sequence[RunData], directory: Path) -> Section:
     loaded = [run.loaded for run in runs if run.loaded is not None]
-    parent = provenance.parent_config(directory) if len(runs) > 1 else None
+    inside = any(result.directory != directory for result in loaded)
+    parent = provenance.parent_config(directory) if inside else None
     configs = [parent] if parent is not None else [result.config for result in loaded]
     commands = [provenance.command(config, "again") for config in configs]
     words = [f"{run.title}: seed {run.result.get('seed')}, begun {facts.dates(run)}." for run in runs]
@@ -291,7 +305,9 @@ def _again(runs: Sequence[RunData], directory: Path) -> Section:
         words.append("This run was started from Python; its script repeats it, with the settings in config.yaml.")
     else:
         words.append("The same seed gives the same numbers on the same machine and versions.")
+    places = [directory] if parent is not None else [result.directory for result in loaded]
     found = runs[0].result.get("versions", {})
     rows = [Row(str(name), "", [(str(version), "")]) for name, version in found.items()]
     fixed = ["\n".join(line for line in commands if line is not None), provenance.bibtex()]
+    fixed += [(place / "config.yaml").read_text(encoding="utf-8") for place in places]
     return Section("To repeat and to cite", words, ["version"], rows, fixed=[text for text in fixed if text])

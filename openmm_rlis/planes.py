@@ -25,6 +25,7 @@ from .paths import PathEnsemble
 from .views import FloatArray, RunData, draw_successes, obtain
 
 MOST_PAIRS_ATOMS = 60
+CLEARLY_DIFFERENT = 1.0
 PROBES, GROUPED_FRAMES = 200, 400_000
 
 
@@ -94,11 +95,11 @@ def _coordinates(runs: Sequence[RunData], sample: NDArray[Any]) -> Plane:
 
 def _telling(runs: Sequence[RunData]) -> Plane | None:
     """Return the two features, or distances, that differ most between the starts and the ends of success paths."""
-    ends = [_ends(run) for run in runs if run.has_success]
-    if not ends:
+    usable = [run for run in runs if run.has_success]
+    if not usable:
         return None
-    start, end = ends[0]
-    problem = obtain(runs[0], "problem")[0]
+    start, end = _ends(usable[0])
+    problem = obtain(usable[0], "problem")[0]
     function, names, about = _pair_distances(start.shape[1])
     if problem is not None:
         from .features import evaluate
@@ -111,8 +112,14 @@ def _telling(runs: Sequence[RunData]) -> Plane | None:
             about = f"the two of {width} features that differ most between the ends of the paths"
     if not names:
         return None
-    best = _most_different(function(start), function(end))
-    marks = {} if problem is None else {k: function(x[None])[0, best] for k, x in problem.references.items()}
+    first, last = function(start), function(end)
+    best, score = _most_different(first, last)
+    if score < CLEARLY_DIFFERENT:
+        return None
+    names_of_ends = [str(usable[0].result.get(name)) for name in ("source", "target")]
+    marks = dict(zip(names_of_ends, (first[:, best].mean(0), last[:, best].mean(0)), strict=True))
+    if problem is not None:
+        marks |= {name: function(x[None])[0, best] for name, x in problem.references.items()}
     return Plane(lambda x: function(x)[:, best], tuple(names[i] for i in best), marks, about)
 
 
@@ -123,10 +130,11 @@ def _ends(run: RunData) -> tuple[NDArray[Any], NDArray[Any]]:
     return both[:, 0], both[:, 1]
 
 
-def _most_different(start: FloatArray, end: FloatArray) -> list[int]:
+def _most_different(start: FloatArray, end: FloatArray) -> tuple[list[int], float]:
+    """Return the two columns that differ most and the score of the first."""
     spread = np.sqrt(start.var(0) + end.var(0))
     score = np.abs(end.mean(0) - start.mean(0)) / np.maximum(spread, 1e-9 * max(float(spread.max()), 1e-300))
-    return [int(i) for i in np.argsort(-score, kind="stable")[:2]]
+    return [int(i) for i in np.argsort(-score, kind="stable")[:2]], float(score.max())
 
 
 def _pair_distances(n_atoms: int) -> tuple[Callable[[Any], FloatArray], list[str], str]:
