@@ -32,6 +32,7 @@ from .figures import (
     draw_roots,
     draw_rounds,
     panels,
+    plain,
     say_nothing,
     styled,
 )
@@ -158,7 +159,7 @@ def draw_plane(runs: Sequence[RunData], plane: Plane, ground: Landscape) -> Figu
     for axis, run, colour in zip(axes, runs, COLOURS, strict=False):
         image = _draw_ground(axis, ground, plane)
         plot_paths(axis, run, plane, colour)
-        axis.set(title=run.title)
+        axis.set(title=plain(run.title))
     for axis in axes[1:]:
         axis.set_ylabel("")
     figure.colorbar(image, ax=list(axes), label="$-\\ln\\rho/\\beta$ / kJ mol$^{-1}$", pad=0.02)
@@ -175,7 +176,7 @@ def plane_panel(runs: Sequence[RunData], plane: Plane, ground: Landscape, groupi
         for run, colour in zip(runs, COLOURS, strict=False):
             if run.has_success:
                 plot_paths(axis, run, plane, colour)
-                axis.plot([], [], color=colour, label=run.title)
+                axis.plot([], [], color=colour, label=plain(run.title))
     axis.legend(frameon=False, loc="upper center", bbox_to_anchor=(0.5, 1.12), ncols=3)
     figure.colorbar(image, ax=axis, label="$-\\ln\\rho/\\beta$ / kJ mol$^{-1}$", pad=0.02)
     return figure
@@ -252,7 +253,7 @@ def _plot_landmarks(axis: Axes, marks: Mapping[str, FloatArray]) -> None:
     for name, (x, y) in marks.items():
         axis.plot(x, y, "o", color=YELLOW, markeredgecolor="black", markersize=7, zorder=4)
         axis.annotate(
-            name, (x, y), xytext=(6, 5), textcoords="offset points", fontweight="bold", zorder=5,
+            plain(name), (x, y), xytext=(6, 5), textcoords="offset points", fontweight="bold", zorder=5,
             path_effects=[withStroke(linewidth=2.5, foreground="white")],
         )  # fmt: skip
 
@@ -271,7 +272,9 @@ def draw_traces(axis: Axes, run: RunData, plane: Plane, colour: str) -> None:
         axis.plot(times - times[-1], plane.points(run.paths.positions(i))[:, 0], color=colour, linewidth=0.8, alpha=0.8)
     for name, (x,) in plane.landmarks.items():
         axis.axhline(x, color="black", linestyle=":", linewidth=1)
-        axis.annotate(name, (0.0, x), xycoords=("axes fraction", "data"), xytext=(3, 3), textcoords="offset points")
+        axis.annotate(
+            plain(name), (0.0, x), xycoords=("axes fraction", "data"), xytext=(3, 3), textcoords="offset points"
+        )
 
 
 def draw_profile(axis: Axes, run: RunData, plane: Plane, colour: str) -> None:
@@ -331,7 +334,7 @@ def draw_structures(runs: Sequence[RunData], plane: Plane | None, n: int = 6) ->
     for axes, run in zip(grid, runs, strict=True):
         shown = strip(run, plane, n)
         for k, axis in enumerate(axes[: len(shown.frames)]):
-            axis.set_title(f"{end_of(run, shown, k)}{shown.times[k]:.3g} ps", fontsize=8)
+            axis.set_title(plain(f"{end_of(run, shown, k)}{shown.times[k]:.3g} ps"), fontsize=8)
             draw_structure(axis, shown, k)
         for axis in axes:
             axis.set_axis_off()

@@ -268,7 +268,7 @@ def definition_rows(run: RunData) -> list[Row]:
     direct = f"A path that enters {', '.join(others)} first does not count." if others else "There is no other region."
     rows = [
         ("rate", f"Direct transitions {source} → {target} per time with {source} the last region seen. {direct}"),
-        ("system", f"{run.result.get('system')}: {config.get('n_atoms', 'unknown')} particles; {_forces(run)}"),
+        ("system", f"{run.result.get('system')}; particles: {config.get('n_atoms', 'unknown')}; {_forces(run)}"),
         ("dynamics", _dynamics(problem)),
         ("temperature", f"beta = {number(float(run.result['beta']), 4)} mol/kJ, T = {number(temperature(run), 4)} K"),
         ("time step dt", f"{number(dt)} ps"),

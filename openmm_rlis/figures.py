@@ -43,6 +43,11 @@ SHOWN_PATHS = 6
 Draw = Callable[["Axes", RunData, str], None]
 
 
+def plain(text: str) -> str:
+    """Return a name so that matplotlib draws it as it is, dollars and all, and not as a formula."""
+    return text.replace("$", r"\$")
+
+
 def styled() -> AbstractContextManager[None]:
     """Return the context in which figures have their style."""
     from matplotlib import rc_context
@@ -58,7 +63,7 @@ def panels(runs: Sequence[RunData], draw: Draw) -> Figure:
     figure = Figure(figsize=(4.2 * len(runs), 3.2), layout="constrained")
     axes = figure.subplots(1, len(runs), squeeze=False)[0]
     for axis, run, colour in zip(axes, runs, COLOURS, strict=False):
-        axis.set_title(run.title)
+        axis.set_title(plain(run.title))
         draw(axis, run, colour)
     return figure
 
@@ -216,7 +221,7 @@ def draw_odds(axis: Axes, run: RunData, colour: str) -> None:
         say_nothing(axis, "no success paths yet" if value is not None else "no value function")
         return
     drawn = draw_successes(run.paths, PROBES, np.random.default_rng(0))
-    lines = [line for line in (log_odds(run, value, i) for i in drawn) if len(line[0]) > 1]
+    lines = [line for line in log_odds(run, value, drawn) if len(line[0]) > 1]
     if not lines:
         say_nothing(axis, "paths are too short to draw")
         return

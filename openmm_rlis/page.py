@@ -181,7 +181,9 @@ def _progress(runs: Sequence[RunData]) -> Section:
 def _weights(runs: Sequence[RunData]) -> Section:
     words = ["A root is an exit from the source, followed with all its branches: what each of them brings home."]
     runs = [run for run in runs if run.result.get("method") != "brute"]
-    pictures = _each(runs, figures.draw_roots, "Shares of the transitions by root, {}", "One root must not carry much.")
+    pictures = _each(
+        runs, figures.draw_roots, "Shares of the transitions by root, {}", "None should carry more than a tenth."
+    )
     pictures += _each(
         runs, figures.draw_heaviest, "Share of the heaviest roots, {}", "How many roots carry the result together."
     )

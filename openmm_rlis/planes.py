@@ -152,14 +152,17 @@ def _pair_distances(n_atoms: int) -> tuple[Callable[[Any], FloatArray], list[str
 # ----------------------------------------------------------------------------------------- what V says along the paths
 
 
-def log_odds(run: RunData, value: Any, path: int) -> tuple[FloatArray, FloatArray]:
-    """Return times before the arrival in ps, <= 0, and ln V/(1 - V) of a success path, first and last frame left out.
+def log_odds(run: RunData, value: Any, paths: Sequence[int]) -> list[tuple[FloatArray, FloatArray]]:
+    """Return, for each success path, times before its arrival in ps, <= 0, and ln V/(1 - V).
 
-    The last frame lies in B and the first one in A, where V is given by definition.
+    First and last frames are left out: they lie in A and in B, where V is given by definition.
     """
-    times = run.paths.times(path)
-    log_v = value.log_value(run.paths.positions(path)[1:-1].astype(np.float64))
-    return (times - times[-1])[1:-1], log_v - np.log(np.maximum(-np.expm1(log_v), 1e-9))
+    frames = [run.paths.positions(i)[1:-1] for i in paths]
+    joined = value.log_value(np.concatenate(frames).astype(np.float64))
+    odds = joined - np.log(np.maximum(-np.expm1(joined), 1e-9))
+    times = [run.paths.times(i) for i in paths]
+    parts = np.split(odds, np.cumsum([len(x) for x in frames])[:-1])
+    return [((t - t[-1])[1:-1], part) for t, part in zip(times, parts, strict=True)]
 
 
 @dataclass(frozen=True)
