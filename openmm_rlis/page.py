@@ -226,7 +226,7 @@ def _sampled(run: RunData) -> str:
     share = "every stored frame" if step == 1 else f"one frame in {step} ({facts.percent(1 / step)})"
     return (
         f"{run.title}: {int(run.paths.is_success.sum())} success paths are stored. Densities use {share}; curves along "
-        f"paths use up to {planes.PROBES} paths, drawn by weight."
+        f"paths use up to {planes.probes(run)} paths, drawn by weight."
     )
 
 

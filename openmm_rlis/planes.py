@@ -26,7 +26,13 @@ from .views import FloatArray, RunData, draw_successes, obtain
 
 MOST_PAIRS_ATOMS = 60
 CLEARLY_DIFFERENT = 1.0
-PROBES, GROUPED_FRAMES = 200, 400_000
+PROBES = 200
+MOST_POSITIONS = 3_000_000
+"""Atoms times frames that are looked at together, which bounds memory and time."""
+
+
+Columns = tuple[Callable[[Any], Callable[[Any], FloatArray]], list[str], str]
+"""A function of chosen columns that returns a function of frames; the names of all columns; a word on the choice."""
 
 
 @dataclass(frozen=True)
@@ -95,32 +101,49 @@ def _coordinates(runs: Sequence[RunData], sample: NDArray[Any]) -> Plane:
 
 def _telling(runs: Sequence[RunData]) -> Plane | None:
     """Return the two features, or distances, that differ most between the starts and the ends of success paths."""
-    usable = [run for run in runs if run.has_success]
-    if not usable:
+    run = next((run for run in runs if run.has_success), None)
+    if run is None:
         return None
-    start, end = _ends(usable[0])
-    problem = obtain(usable[0], "problem")[0]
-    function, names, about = _pair_distances(start.shape[1])
-    if problem is not None:
-        from .features import evaluate
-
-        features = problem.features
-        width = evaluate(features, start[:1].astype(float)).shape[1]
-        if width > 1:
-            function = lambda x: evaluate(features, np.asarray(x, dtype=np.float64))  # noqa: E731
-            names = [f"feature {i + 1} of {width}" for i in range(width)]
-            about = f"the two of {width} features that differ most between the ends of the paths"
+    start, end = _ends(run)
+    problem = obtain(run, "problem")[0]
+    columns, names, about = _features(problem, start) or _distances(start.shape[1])
     if not names:
         return None
-    first, last = function(start), function(end)
-    best, score = _most_different(first, last)
+    begin, last = columns(slice(None))(start), columns(slice(None))(end)
+    best, score = _most_different(begin, last)
     if score < CLEARLY_DIFFERENT:
         return None
-    names_of_ends = [str(usable[0].result.get(name)) for name in ("source", "target")]
-    marks = dict(zip(names_of_ends, (first[:, best].mean(0), last[:, best].mean(0)), strict=True))
+    points, ends = columns(best), [str(run.result.get(name)) for name in ("source", "target")]
+    marks = dict(zip(ends, (begin[:, best].mean(0), last[:, best].mean(0)), strict=True))
     if problem is not None:
-        marks |= {name: function(x[None])[0, best] for name, x in problem.references.items()}
-    return Plane(lambda x: function(x)[:, best], tuple(names[i] for i in best), marks, about)
+        marks |= {name: points(x[None])[0] for name, x in problem.references.items()}
+    return Plane(points, tuple(names[i] for i in best), marks, about)
+
+
+def _features(problem: Any, start: NDArray[Any]) -> Columns | None:
+    if problem is None:
+        return None
+    from .features import evaluate
+
+    features = problem.features
+    width = evaluate(features, start[:1].astype(float)).shape[1]
+    if width < 2:
+        return None
+    names = [f"feature {i + 1} of {width}" for i in range(width)]
+    about = f"the two of {width} features that differ most between the ends of the paths"
+    return lambda chosen: lambda x: evaluate(features, np.asarray(x, dtype=np.float64))[:, chosen], names, about
+
+
+def _distances(n_atoms: int) -> Columns:
+    first, second = np.triu_indices(min(n_atoms, MOST_PAIRS_ATOMS), 1)
+
+    def columns(chosen: Any) -> Callable[[Any], FloatArray]:
+        i, j = first[chosen], second[chosen]
+        return lambda x: np.linalg.norm(np.asarray(x, np.float64)[:, i] - np.asarray(x, np.float64)[:, j], axis=-1)
+
+    names = [f"distance of atoms {i + 1} and {j + 1} / nm" for i, j in zip(first, second, strict=True)]
+    among = f" among the first {MOST_PAIRS_ATOMS} atoms" if n_atoms > MOST_PAIRS_ATOMS else ""
+    return columns, names, f"the two distances{among} that differ most between the ends of the paths"
 
 
 def _ends(run: RunData) -> tuple[NDArray[Any], NDArray[Any]]:
@@ -135,18 +158,6 @@ def _most_different(start: FloatArray, end: FloatArray) -> tuple[list[int], floa
     spread = np.sqrt(start.var(0) + end.var(0))
     score = np.abs(end.mean(0) - start.mean(0)) / np.maximum(spread, 1e-9 * max(float(spread.max()), 1e-300))
     return [int(i) for i in np.argsort(-score, kind="stable")[:2]], float(score.max())
-
-
-def _pair_distances(n_atoms: int) -> tuple[Callable[[Any], FloatArray], list[str], str]:
-    first, second = np.triu_indices(min(n_atoms, MOST_PAIRS_ATOMS), 1)
-
-    def function(x: Any) -> FloatArray:
-        frames = np.asarray(x, dtype=np.float64)
-        return np.linalg.norm(frames[:, first] - frames[:, second], axis=-1)
-
-    names = [f"distance of atoms {i + 1} and {j + 1} / nm" for i, j in zip(first, second, strict=True)]
-    about = "the two interatomic distances that differ most between the ends of the paths"
-    return function, names, about
 
 
 # ----------------------------------------------------------------------------------------- what V says along the paths
@@ -175,8 +186,18 @@ class Grouping:
     used: float
 
 
-def channels_of(run: RunData, n_most: int = GROUPED_FRAMES) -> tuple[Grouping | None, str]:
-    """Return the channels of a run found by grouping, or None and why not; of a sample where there are many frames."""
+def probes(run: RunData) -> int:
+    """Return how many success paths to follow frame by frame, `PROBES` at most."""
+    success = run.paths.success()
+    frames = float((success.durations() / run.frame_interval + 1.0).mean())
+    return int(np.clip(MOST_POSITIONS / (frames * run.replicas.shape[1]), 6, PROBES))
+
+
+def channels_of(run: RunData, most: int = MOST_POSITIONS) -> tuple[Grouping | None, str]:
+    """Return the channels of a run found by grouping, or None and why not.
+
+    With more than `most` atoms times frames a random sample of the paths is grouped.
+    """
     value, reason = obtain(run, "value")
     if value is None or run.loaded is None:
         return None, reason
@@ -184,7 +205,7 @@ def channels_of(run: RunData, n_most: int = GROUPED_FRAMES) -> tuple[Grouping | 
 
     success = run.paths.success()
     n_frames = float((success.durations() / run.frame_interval + 1.0).sum())
-    used = min(1.0, n_most / max(n_frames, 1.0))
+    used = min(1.0, most / max(n_frames * run.replicas.shape[1], 1.0))
     if used < 1.0:
         keep = np.random.default_rng(0).random(len(success)) < used
         success = success.select(keep)

@@ -238,7 +238,7 @@ def test_brute_force_is_estimated_as_stated(finished: Path) -> None:
 
 def test_large_sets_are_thinned_and_say_so(finished: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run = views.load(finished)
-    grouping, _ = planes.channels_of(run, n_most=2000)
+    grouping, _ = planes.channels_of(run, most=2000)
     assert grouping is not None and 0.0 < grouping.used < 1.0
     assert len(grouping.paths) == pytest.approx(grouping.used * run.paths.is_success.sum(), rel=0.3)
     assert sum(share.value for share in grouping.shares.values()) == pytest.approx(1.0)
