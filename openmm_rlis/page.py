@@ -113,12 +113,19 @@ def _cover(scene: Scene) -> Picture | None:
     if scene.ground is not None and scene.plane is not None:
         titles = " and ".join(r.title for r in scene.runs)
         figure = drawings.plane_panel(scene.runs, scene.plane, scene.ground)
-        return _picture(figure, f"Success paths of {titles} over the free energy", "Success paths, drawn by weight.")
+        caption = f"Success paths, drawn by weight and smoothed, over {_background(scene)}."
+        return _picture(figure, f"Success paths of {titles} over the free energy", caption)
     if run.lessons and not len(run.time):
         return _each(scene.runs[:1], figures.draw_learning, "Learning of {}", "Rate seen while learning.")[0]
     if not len(run.time):
         return None
     return _each(scene.runs[:1], figures.draw_rounds, "Rate of {} against rounds", "The rate as it settled.")[0]
+
+
+def _background(scene: Scene) -> str:
+    """Return what the grey background of a plane is; with one direction it is no equilibrium near the target."""
+    names = {name for run in scene.runs for name in facts.ends(run)[:1] if run.has_success}
+    return f"the free energy of configurations whose last region was {' or '.join(sorted(names))}"
 
 
 def _picture(figure: Figure, alt: str, caption: str) -> Picture:
@@ -262,7 +269,7 @@ def _channel_pictures(scene: Scene, run: RunData, grouping: Grouping) -> list[Pi
     if scene.plane is not None and scene.ground is not None:
         figure = drawings.plane_panel([run], scene.plane, scene.ground, grouping)
         alt = f"Success paths by channel, {run.title}"
-        found.append(_picture(figure, alt, f"{run.title}. Success paths, a colour for each channel."))
+        found.append(_picture(figure, alt, f"{run.title}. Success paths by channel, over {_background(scene)}."))
     return found
 
 
