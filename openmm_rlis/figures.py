@@ -117,10 +117,12 @@ def draw_rounds(axis: Axes, run: RunData, colour: str) -> None:
             rounds, np.where(known, low, np.nan), np.where(known, high, np.nan), color=colour, alpha=0.2, linewidth=0,
             label="95 % interval",
         )  # fmt: skip
+    if len(rounds) == 1 and known.all():  # a band needs two
+        axis.vlines(1, low, high, color=colour, alpha=0.4, linewidth=3)
     axis.plot(rounds, [e.value for e in estimates], color=colour, marker=marker, markersize=4, label="rate so far")
     # The first rounds have intervals that would flatten all the rest.
     top = max(float(np.median(high[known])) if known.any() else 0.0, 2.0 * estimates[-1].value) or 1.0
-    axis.set(ylim=(0.0, top))
+    axis.set(ylim=(0.0, top), xlim=(0.5, len(rounds) + 0.5))
     _whole_numbers(axis.xaxis)
     axis.legend(frameon=False, loc="upper right")
 

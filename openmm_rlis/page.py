@@ -108,7 +108,7 @@ def _first_facts(runs: Sequence[RunData], directory: Path) -> list[tuple[str, st
 
 
 def _cover(scene: Scene) -> Picture | None:
-    """Return the picture of the first screen: success paths, or the rate against rounds."""
+    """Return the picture of the first screen: success paths, or the rate of every batch."""
     run = scene.runs[0]
     if scene.ground is not None and scene.plane is not None:
         titles = " and ".join(r.title for r in scene.runs)
@@ -119,7 +119,7 @@ def _cover(scene: Scene) -> Picture | None:
         return _each(scene.runs[:1], figures.draw_learning, "Learning of {}", "Rate seen while learning.")[0]
     if not len(run.time):
         return None
-    return _each(scene.runs[:1], figures.draw_rounds, "Rate of {} against rounds", "The rate as it settled.")[0]
+    return _each(scene.runs[:1], figures.draw_batches, "Rate of {} in each batch", "The rate in each batch.")[0]
 
 
 def _background(scene: Scene) -> str:
