@@ -117,6 +117,7 @@ def landscape(runs: Sequence[RunData], plane: Plane) -> Landscape:
     """Return the free energy on a plane of two numbers from all runs that have success paths."""
     usable = [run for run in runs if run.has_success]
     clouds = [_clouds(run, plane) for run in usable]
+    # Far-off dead ends would shrink everything else; source and target must be in the picture.
     ends = {str(run.result.get(end)) for run in runs for end in ("source", "target")}
     marks = [point for name, point in plane.landmarks.items() if name in ends]
     edges = _edges(np.concatenate([points for pair in clouds for points, _ in pair]), marks)
@@ -366,6 +367,7 @@ def draw_structure(axis: Axes, shown: Strip, k: int) -> None:
     radius = (0.3 if shown.bonds else 0.5) * float(np.median([nearest_distances(x) for x in _solid(shown)]))
     reach = max(float(np.abs(x).max()) for x in shown.flat) + 1.2 * radius
     structure, depth, numbered = shown.flat[k], shown.depths[k], len(shown.colours) <= 20
+    # Below both of its atoms, or it would be drawn across the nearer one's number.
     for i, j in shown.bonds:
         axis.plot(*structure[[i, j]].T, color="black", linewidth=1.2, zorder=float(depth[[i, j]].min()) - 1e-6)
     for atom in np.argsort(depth, kind="stable"):

@@ -89,6 +89,7 @@ def number(value: float | None, digits: int = 3, like: float | None = None) -> s
     """Return a number with some digits, 0.0317 or 2.72×10⁻⁴, in the notation of `like`; `unknown` if not finite."""
     if value is None or not math.isfinite(value):
         return "unknown"
+    # The ends of an interval share an exponent with its value: 8.8×10⁻⁴ and 0.0012 are hard to compare.
     size = abs(value if like is None else like)
     exponent = 0 if size == 0.0 or 1e-3 <= size < 1e4 else int(f"{size:.{digits - 1}e}".split("e")[1])
     text = f"{value / 10.0**exponent:.{digits}g}"
@@ -182,6 +183,7 @@ def verdict(run: RunData) -> Verdict:
     checks = run.loaded.checks if run.loaded is not None else []
     passed, unknown = (sum(check.verdict == word for check in checks) for word in ("passed", "not known"))
     headline = f"No alarm: {passed} checks passed" + (f", {unknown} not applicable" if unknown else "")
+    # Said even when all is well: a reader who stops here must have seen it.
     lines.append("No check can see a channel that no walker has entered.")
     if stopped != "target":
         return Verdict("part", f"Not finished. {headline}", lines, alarms)
@@ -328,6 +330,7 @@ def cost_words(run: RunData) -> list[str]:
     if brute is None or total <= 0:
         return ["What brute force would need cannot be told yet: rate, error and time step are needed for that."]
     mfpt, dt, error = 1.0 / rate.value, timestep(run), rate.relative_error
+    # The standard deviation of n normal values is itself known to 1/sqrt(2 (n - 1)); its square to twice that.
     doubt = 1.0 / math.sqrt(2.0 * max(rate.n_batches - 1, 1))
     ratio = brute / total
     compared = f"{number(ratio, 2)} times as many as" if ratio >= 1 else f"only {number(ratio, 2)} of"

@@ -70,6 +70,7 @@ def choose(runs: Sequence[RunData], module: Any = None) -> Plane | None:
         plane = Plane(module.plane, tuple(module.plane_labels), module.landmarks())
     else:
         plane = _coordinates(runs, sample) if sample.shape[1] == 1 else _telling(runs)
+    # A particle on a line has a plane by its module too; its second number never changes.
     if plane is None or not np.isfinite(points := plane.points(sample)).all():
         return None
     spread = np.ptp(points, axis=0)
@@ -207,6 +208,7 @@ def channels_of(run: RunData, most: int = MOST_POSITIONS) -> tuple[Grouping | No
     n_frames = float((success.durations() / run.frame_interval + 1.0).sum())
     used = min(1.0, most / max(n_frames * run.replicas.shape[1], 1.0))
     if used < 1.0:
+        # Every path has the same chance whatever its weight, so shares of weight stay fair.
         keep = np.random.default_rng(0).random(len(success)) < used
         success = success.select(keep)
     if len(success) == 0:

@@ -44,6 +44,7 @@ def command(config: Mapping[str, Any], name: str) -> str | None:
     words = ["rlis", method, str(recipe["system"])]
     for key, value in recipe["options"].items():
         words += [FLAGS[key], _listed(value)] if key in FLAGS else ["--set", f"{key}={_text(value)}"]
+    # Brute force has its own numbers of batches and replicas, which no option changes.
     changed = Settings().model_dump(mode="json")
     for key, value in config.get("settings", {}).items() if method == "run" else ():
         if changed.get(key) != value:
