@@ -113,8 +113,8 @@ def status(
 
 
 @app.command()
-def report(directory: Directory, figures: Annotated[bool, typer.Option(help="Draw the figures too.")] = True) -> int:
-    """Print the results as a table and draw the figures into DIR/figures."""
+def report(directory: Directory, figures: Annotated[bool, typer.Option(help="Figures and page too.")] = True) -> int:
+    """Print the results as a table; draw figures into DIR/figures and write the page DIR/report.html."""
     from .report import report as write_report
 
     for path in write_report(directory, figures):

@@ -96,31 +96,67 @@ def measure(found: Production) -> dict[str, float]:
     return numbers
 
 
+@dataclass(frozen=True)
+class Diagnostic:
+    """One check: its name, the value found (NaN if too little was seen), what it should be, and the alarm or ""."""
+
+    name: str
+    value: float
+    expected: str
+    alarm: str
+
+    @property
+    def verdict(self) -> str:
+        """`alarm`, `passed`, or `not known`."""
+        return "alarm" if self.alarm else "passed" if np.isfinite(self.value) else "not known"
+
+
+def checks(
+    found: Production, numbers: dict[str, float], rate: Estimate, ended: Estimate, settled: bool
+) -> list[Diagnostic]:
+    """Return every check with its verdict; alarms are one line each: what it means, what to do."""
+    n, nothing = found.n_batches, found.n_rounds > 0 and rate.value == 0.0
+    tail, root, batch = (numbers[name] for name in ("tail_index", "largest_root_share", "largest_batch_share"))
+    most = max(0.2, 4.0 / n)
+    rows = [
+        (
+            "settled", float(settled) if found.n_rounds else float("nan"), "yes", not settled,
+            "the run in A did not settle before production: the exit rate may still drift; make A's core larger, or "
+            "give slow neighbours of A as `others`",
+        ),
+        (
+            "transitions", float(found.totals.transitions.sum()) if found.n_rounds else float("nan"), "above 0",
+            nothing, "no transition was seen: the rate is only bounded from above; run longer",
+        ),
+        (
+            "tail_index", tail, "at most 0.7", tail > 0.7,
+            f"tail index {tail:.2f} > 0.7: a few roots carry the result and its error bar is too small; run longer, or "
+            "learn longer (settings.learning_rounds)",
+        ),
+        (
+            "largest_root_share", root, "at most 0.1", root > 0.1,
+            f"one root carries {root:.0%} of the transitions: run longer",
+        ),
+        (
+            "largest_batch_share", batch, f"at most {most:.2g}", batch > most,
+            f"one batch of {n} carries {batch:.0%} of the transitions: run longer",
+        ),
+        (
+            "ended", ended.value, "1 within 4 errors", abs(ended.value - 1.0) > 4.0 * ended.standard_error,
+            f"weights of all ended paths sum to {ended.value:.3f} instead of 1: report this as a bug",
+        ),
+    ]  # fmt: skip
+    first = [Diagnostic(name, value, expected, text if bad else "") for name, value, expected, bad, text in rows]
+    walked = len(found.root_weights) > 0  # brute force has no roots
+    return first + _disagreements(numbers, n) + _value_function(numbers, walked)
+
+
 def alarms(found: Production, numbers: dict[str, float], rate: Estimate, ended: Estimate, settled: bool) -> list[str]:
     """Return what should keep a person from trusting the error bar, one line each: what it means, what to do."""
-    n, lines = found.n_batches, []
-    if not settled:
-        lines.append(
-            "the run in A did not settle before production: the exit rate may still drift; make A's core larger, or "
-            "give slow neighbours of A as `others`"
-        )
-    if found.n_rounds and rate.value == 0.0:
-        lines.append("no transition was seen: the rate is only bounded from above; run longer")
-    if numbers["tail_index"] > 0.7:
-        lines.append(
-            f"tail index {numbers['tail_index']:.2f} > 0.7: a few roots carry the result and its error bar is too "
-            "small; run longer, or learn longer (settings.learning_rounds)"
-        )
-    if numbers["largest_root_share"] > 0.1:
-        lines.append(f"one root carries {numbers['largest_root_share']:.0%} of the transitions: run longer")
-    if numbers["largest_batch_share"] > max(0.2, 4.0 / n):
-        lines.append(f"one batch of {n} carries {numbers['largest_batch_share']:.0%} of the transitions: run longer")
-    if abs(ended.value - 1.0) > 4.0 * ended.standard_error:
-        lines.append(f"weights of all ended paths sum to {ended.value:.3f} instead of 1: report this as a bug")
-    return lines + _disagreements(numbers, n) + _value_function(numbers)
+    return [check.alarm for check in checks(found, numbers, rate, ended, settled) if check.alarm]
 
 
-def _disagreements(numbers: dict[str, float], n_batches: int) -> list[str]:
+def _disagreements(numbers: dict[str, float], n_batches: int) -> list[Diagnostic]:
     limit = float(student_t.ppf(1.0 - FALSE_ALARM / 2.0, n_batches - 1))
     causes = {
         "defence_score": "roots without roulette and the others disagree by {:.1f} standard errors: the value function "
@@ -132,26 +168,27 @@ def _disagreements(numbers: dict[str, float], n_batches: int) -> list[str]:
         "exits_score": "one batch has an exit rate {:.1f} standard deviations from the others: A holds parts that do "
         "not mix; make A smaller, or give the parts as separate regions",
     }
+    found = []
+    for name, text in causes.items():
+        size, most = abs(numbers[name]), _grubbs(n_batches) if name == "exits_score" else limit
+        found.append(Diagnostic(name, size, f"at most {most:.1f}", text.format(size) if size > most else ""))
+    return found
+
+
+def _value_function(numbers: dict[str, float], walked: bool) -> list[Diagnostic]:
+    hidden, thinned = numbers["hidden_share"], numbers["thinned_share"] if walked else float("nan")
+    small = (
+        f"{hidden:.0%} of the transitions came by where the value function had all but given them up: it is far too "
+        "small in a live channel and the error bar may be too small; learn longer"
+    )
+    large = (
+        f"walkers of {thinned:.0%} of the roots came to the cap (settings.max_walkers): the value function is far too "
+        "large somewhere, time is lost there; learn longer, or give the dead end in `others`"
+    )
     return [
-        text.format(abs(numbers[name]))
-        for name, text in causes.items()
-        if abs(numbers[name]) > (_grubbs(n_batches) if name == "exits_score" else limit)
+        Diagnostic("hidden_share", hidden, "at most 0.25", small if hidden > 0.25 else ""),
+        Diagnostic("thinned_share", thinned, "at most 0.1", large if thinned > 0.1 else ""),
     ]
-
-
-def _value_function(numbers: dict[str, float]) -> list[str]:
-    lines = []
-    if numbers["hidden_share"] > 0.25:
-        lines.append(
-            f"{numbers['hidden_share']:.0%} of the transitions came by where the value function had all but given them "
-            "up: it is far too small in a live channel and the error bar may be too small; learn longer"
-        )
-    if numbers["thinned_share"] > 0.1:
-        lines.append(
-            f"walkers of {numbers['thinned_share']:.0%} of the roots came to the cap (settings.max_walkers): the value "
-            "function is far too large somewhere, time is lost there; learn longer, or give the dead end in `others`"
-        )
-    return lines
 
 
 def _defence(found: Production) -> float:

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from . import channels, diagnostics, estimators, notebook
 from .console import rate_text
-from .diagnostics import Production
+from .diagnostics import Diagnostic, Production
 from .errors import bad_input
 from .estimators import BatchTotals, Estimate
 from .paths import PathEnsemble
@@ -203,20 +203,7 @@ class Result:
         InputError
             The run has no value function, or needs its problem.
         """
-        from .features import evaluate
-
-        success, value = self.paths.success(), self.value
-        problem = problem_of(self.config, self._problem, self.directory)
-        if len(success) == 0:
-            return np.zeros(0, dtype=np.int64)
-        frames = list(_frames(success))
-        ends = np.cumsum([len(f) for f in frames])[:-1]
-        joined = np.concatenate(frames).astype(float)
-        scale = value.arrays()["scale"]
-        features = np.split(evaluate(problem.features, joined) / scale, ends)
-        points = channels.transition_points(features, np.split(value.committor(joined, problem), ends))
-        roots = np.unique(np.stack([success.batches, success.rounds, success.roots]), axis=1, return_inverse=True)[1]
-        return channels.cluster(points, success.weights, roots, np.random.default_rng(0))
+        return group(self.paths.success(), self.value, self.problem)
 
     @cached_property
     def value(self) -> ValueFunction:
@@ -233,15 +220,20 @@ class Result:
             raise bad_input(
                 "value", "a run that has learned a value function", str(self.directory), "brute runs have none"
             )
-        return ValueFunction.load(self._run.value_path, problem_of(self.config, self._problem, self.directory))
+        return ValueFunction.load(self._run.value_path, self.problem)
+
+    @cached_property
+    def checks(self) -> list[Diagnostic]:
+        """Every check of the error bar with its verdict, see `openmm_rlis.diagnostics`."""
+        settled = all(info.get("settled") is not False for info in self._infos)
+        numbers = diagnostics.measure(self._production)
+        return diagnostics.checks(self._production, numbers, self.rate, self.ended, settled)
 
     @cached_property
     def diagnostics(self) -> dict[str, Any]:
         """Numbers that say how far the error bar can be trusted, see `openmm_rlis.diagnostics`, and alarms in words."""
-        numbers = diagnostics.measure(self._production)
-        settled = all(info.get("settled") is not False for info in self._infos)
-        lines = diagnostics.alarms(self._production, numbers, self.rate, self.ended, settled)
-        return {**numbers, "ended": self.ended.to_dict(), "alarms": lines}
+        lines = [check.alarm for check in self.checks if check.alarm]
+        return {**diagnostics.measure(self._production), "ended": self.ended.to_dict(), "alarms": lines}
 
     @property
     def cost(self) -> dict[str, Any]:
@@ -264,6 +256,17 @@ class Result:
     def production_seconds(self) -> float:
         """Wall time of the production rounds so far."""
         return sum(float(found.info["seconds"]) for (stage, _), found in self._rounds.items() if stage == "production")
+
+    @cached_property
+    def problem(self) -> Problem:
+        """The problem of the run, given or built again from its recipe; needs torch and openmm.
+
+        Raises
+        ------
+        InputError
+            The problem was built from Python callables and not given to `load`.
+        """
+        return problem_of(self.config, self._problem, self.directory)
 
     @property
     def seed(self) -> int:
@@ -299,6 +302,22 @@ class Result:
 
     def _repr_html_(self) -> str:
         return notebook.result_html(self.to_dict(), self.stopped)
+
+
+def group(success: PathEnsemble, value: ValueFunction, problem: Problem) -> NDArray[np.int64]:
+    """Return the channel (n,) of each of some success paths, by grouping; 0 carries the largest share."""
+    from .features import evaluate
+
+    if len(success) == 0:
+        return np.zeros(0, dtype=np.int64)
+    frames = list(_frames(success))
+    ends = np.cumsum([len(f) for f in frames])[:-1]
+    joined = np.concatenate(frames).astype(float)
+    scale = value.arrays()["scale"]
+    features = np.split(evaluate(problem.features, joined) / scale, ends)
+    points = channels.transition_points(features, np.split(value.committor(joined, problem), ends))
+    roots = np.unique(np.stack([success.batches, success.rounds, success.roots]), axis=1, return_inverse=True)[1]
+    return channels.cluster(points, success.weights, roots, np.random.default_rng(0))
 
 
 def _frames(paths: PathEnsemble) -> Iterator[NDArray[np.float32]]:

@@ -11,19 +11,24 @@ of the weighted paths, good on the barrier, and the replicas of the unbiased run
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from . import estimators
-from .errors import StorageError
-from .paths import PathEnsemble, PathTree
+from .errors import RlisError
+from .paths import SUCCESS, PathEnsemble, PathTree
+from .result import Result
 from .result import load as load_result
 from .storage import RunDirectory
+
+if TYPE_CHECKING:
+    from .problem import Problem
 
 FloatArray = NDArray[np.float64]
 Plane = Callable[[Any], FloatArray]
@@ -38,7 +43,8 @@ class RunData:
 
     The arrays are (n_rounds, n_batches), a row for each production round. `replicas`, (n, n_atoms, 3) in nm, are those
     of the unbiased run at the ends of rounds: an even sample of the time in which A was the last region.
-    `frame_interval` is in ps.
+    `frame_interval` is in ps. `lessons` are the notes of the learning rounds, each with the `rate` that it saw;
+    `loaded` is the Result that all this was read from.
     """
 
     result: Mapping[str, Any]
@@ -48,36 +54,68 @@ class RunData:
     paths: PathEnsemble
     replicas: FloatArray
     frame_interval: float
+    lessons: Sequence[Mapping[str, Any]] = ()
+    loaded: Result | None = None
 
     @property
     def title(self) -> str:
         """`source → target`."""
         return f"{self.result.get('source', 'A')} → {self.result.get('target', 'B')}"
 
+    @property
+    def has_success(self) -> bool:
+        """Whether a success path with a weight is stored."""
+        return bool((self.paths.is_success & (self.paths.weights > 0)).any())
+
     def rate(self, n_rounds: int | None = None) -> estimators.Estimate:
-        """Return the rate from the first `n_rounds` rounds (all by default)."""
+        """Return the rate from the first `n_rounds` rounds (all by default); nan without any."""
+        if len(self.time) == 0:
+            return estimators.Estimate(float("nan"), float("inf"), (0.0, float("inf")), self.time.shape[1])
         parts = (x[:n_rounds].sum(0) for x in (self.transitions, self.exits, self.time))
         return estimators.rate(estimators.BatchTotals(*parts))
 
 
-def load(directory: Path) -> RunData:
-    """Return the data of one run directory, finished or not.
+def load(directory: Path, problem: Problem | None = None) -> RunData:
+    """Return the data of one run directory, finished or not, and even before its first production round.
 
     Raises
     ------
-    StorageError
-        No production round is stored yet, or a file is damaged.
+    InputError, StorageError
+        Not a run directory, or a file is damaged.
     """
     run = RunDirectory.open(directory)
-    result = load_result(directory)
+    result = load_result(directory, problem)
     rounds = [run.read_round("production", index).arrays for index in run.rounds("production")]
-    if not rounds:
-        raise StorageError(f"{directory} has no production round yet: nothing to report; see rlis status {directory}")
-    transitions, exits, time = (np.array([arrays[name] for arrays in rounds], dtype=float) for name in ARRAYS)
-    replicas = np.concatenate([arrays["state/positions"] for arrays in rounds])
+    none = np.empty((0, len(result.totals.time)))
+    transitions, exits, time = (
+        np.array([arrays[name] for arrays in rounds], dtype=float) if rounds else none for name in ARRAYS
+    )
+    nowhere = np.empty((0, int(result.config.get("n_atoms", 1)), 3))
+    replicas = np.concatenate([arrays["state/positions"] for arrays in rounds]) if rounds else nowhere
     interval = float(result.config["lag_time"]) * int(result.config["settings"]["frame_stride"])
     content = {**result.to_dict(), "stopped": result.stopped}
-    return RunData(content, transitions, exits, time, result.paths, replicas, interval)
+    return RunData(content, transitions, exits, time, result.paths, replicas, interval, _lessons(run), result)
+
+
+def _lessons(run: RunDirectory) -> list[dict[str, Any]]:
+    infos = [run.read_round("learning", index).info for index in run.rounds("learning")]
+    if not infos or not run.rounds("flux"):  # the flux round comes before learning; without one there is no rate
+        return []
+    flux = run.read_round("flux", 0)
+    exits_per_time = float(flux.arrays["n_exits"].sum() / flux.info["time"])
+    return [{**info, "rate": exits_per_time * info["success_probability"]} for info in infos]
+
+
+def obtain(run: RunData, what: str) -> tuple[Any, str]:
+    """Return the `value` or the `problem` of a run and "", or None and why it cannot be had here."""
+    if run.loaded is None:
+        return None, "no run directory was read"
+    try:
+        return getattr(run.loaded, what), ""
+    except ImportError as error:
+        return None, f"{error.name or 'a library'} is not installed here"
+    except RlisError as error:
+        return None, str(error)
 
 
 def root_shares(paths: PathEnsemble) -> FloatArray:
@@ -91,13 +129,14 @@ def root_shares(paths: PathEnsemble) -> FloatArray:
     return weights[weights > 0] / weights.sum()
 
 
-def frame_weights(tree: PathTree) -> FloatArray:
-    """Return the weight of every frame: the sum over the paths through it, (n_frames,).
+def frame_weights(tree: PathTree, keep: NDArray[np.bool_] | None = None) -> FloatArray:
+    """Return the weight of every frame: the sum over the paths through it (those to `keep` only), (n_frames,).
 
     Weight is conserved on average along a branching path, so this is an unbiased measure of how often the frame's place
     is visited, as long as failures are kept with weights that make up for those dropped.
     """
-    weights = np.bincount(tree.leaves, np.exp(tree.log_weights), tree.n_frames).tolist()
+    kept = np.ones(tree.n_paths, bool) if keep is None else keep
+    weights = np.bincount(tree.leaves[kept], np.exp(tree.log_weights[kept]), tree.n_frames).tolist()
     for frame in range(tree.n_frames - 1, -1, -1):
         parent = int(tree.parents[frame])
         if parent >= 0:
@@ -105,22 +144,30 @@ def frame_weights(tree: PathTree) -> FloatArray:
     return np.array(weights)
 
 
-def plane_points(paths: PathEnsemble, plane: Plane, interval: float, n_most: int) -> tuple[FloatArray, FloatArray]:
-    """Return points (n, 2) of about `n_most` frames at most, `interval` ps apart, and the time (n,) each stands for.
+def plane_points(
+    paths: PathEnsemble, plane: Plane, interval: float, n_most: int, only_success: bool = False
+) -> tuple[FloatArray, FloatArray]:
+    """Return points (n, k) of about `n_most` frames at most, `interval` ps apart, and the time (n,) each stands for.
 
     Frames are thinned out evenly, so the weights stay in proportion. The last frame of every path lies in a region and
-    the first one of every root in A; both are left out.
+    the first one of every root in A; both are left out. With `only_success` failing paths count for nothing.
     """
-    total = sum(tree.n_frames for tree in paths.trees)
-    step = max(1, -(-total // n_most))
-    points, weights = [np.empty((0, 2))], [np.empty(0)]
+    step = thinning(paths, n_most)
+    points, weights = [], [np.empty(0)]
     for tree in paths.trees:
-        free = tree.parents >= 0
+        weight = frame_weights(tree, tree.labels == SUCCESS if only_success else None)
+        free = (tree.parents >= 0) & ((weight > 0) | (not only_success))
         free[tree.leaves] = False
         chosen = np.flatnonzero(free)[::step]
-        weights.append(frame_weights(tree)[chosen])
+        weights.append(weight[chosen])
         points += [plane(tree.positions[chosen[i : i + CHUNK]]) for i in range(0, len(chosen), CHUNK)]
-    return np.concatenate(points), step * interval * np.concatenate(weights)
+    joined = np.concatenate(points) if points else np.empty((0, 2))
+    return joined, step * interval * np.concatenate(weights)
+
+
+def thinning(paths: PathEnsemble, n_most: int) -> int:
+    """Return which share of the frames is drawn, as one in so many, for about `n_most` at most."""
+    return max(1, -(-sum(tree.n_frames for tree in paths.trees) // n_most))
 
 
 def free_energy(
@@ -219,3 +266,21 @@ def nearest_distances(structure: FloatArray) -> FloatArray:
     """Return the distance of every atom of (n_atoms, k) to its nearest neighbour, (n_atoms,)."""
     distances = np.linalg.norm(structure[:, None] - structure[None], axis=-1)
     return (distances + np.diag(np.full(len(structure), np.inf))).min(axis=1)
+
+
+def seen_flat(structures: Sequence[FloatArray]) -> tuple[list[FloatArray], list[FloatArray]]:
+    """Return structures (n_atoms, 3) as seen along their least extent, (n_atoms, 2) each, and depths (n_atoms,).
+
+    Each is centred and turned onto the first one (Kabsch, no mirror); larger depths are nearer.
+    """
+    from scipy.spatial.transform import Rotation
+
+    centred = [x - x.mean(axis=0) for x in structures]
+    # Some free rotation is left when atoms are on a line; any of them will do for a drawing.
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)
+        turned = [Rotation.align_vectors(centred[0], x)[0].apply(x) for x in centred]
+    _, _, axes = np.linalg.svd(np.concatenate(turned), full_matrices=False)
+    axes[2] *= np.sign(np.linalg.det(axes)) or 1.0
+    views = [x @ axes.T for x in turned]
+    return [x[:, :2] for x in views], [x[:, 2] for x in views]

@@ -15,8 +15,9 @@ FENCES = {
     "openmm": {"units", "problem", "regions", "bias", "integrators", "replicas", "engine", "assembly"},
     "openmmtorch": {"bias"},
     "torch": {"features", "regions", "value", "bias", "engine", "training"},
-    "matplotlib": {"report"},
-    "plotly": {"report"},
+    "matplotlib": {"figures", "drawings"},
+    "plotly": {"figures", "drawings"},
+    "jinja2": {"page"},
 }
 
 

@@ -11,9 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console
 
-from openmm_rlis import estimators, report, views
-from openmm_rlis.errors import StorageError
+from openmm_rlis import drawings, estimators, report, views
 from openmm_rlis.paths import PathEnsemble, PathTree, TreeBuilder
+from openmm_rlis.planes import Plane
 from openmm_rlis.storage import RunDirectory
 
 PNG = b"\x89PNG\r\n\x1a\n"
@@ -68,15 +68,20 @@ def make_run(seed: int, source: str, target: str, n_rounds: int = 4, n_batches: 
     return run
 
 
-PLANE = SimpleNamespace(
-    plane=lambda x: np.asarray(x)[:, 0, :2].astype(float),
-    plane_labels=("$u$", "$v$"),
-    landmarks=lambda: {"A": np.array([-1.0, 0.0]), "B": np.array([1.0, 0.0])},
+PLANE = Plane(
+    lambda x: np.asarray(x)[:, 0, :2].astype(float),
+    ("$u$", "$v$"),
+    {"A": np.array([-1.0, 0.0]), "B": np.array([1.0, 0.0])},
 )
+MODULE = SimpleNamespace(plane=PLANE.points, plane_labels=PLANE.labels, landmarks=lambda: PLANE.landmarks)
+
+
+def draw_all(runs: list[views.RunData], folder: Path) -> list[Path]:
+    return drawings.draw_all(drawings.look(runs, PLANE), folder)
 
 
 def test_every_figure_of_both_directions_is_written(tmp_path: Path) -> None:
-    files = report.draw_all([make_run(1, "A", "B"), make_run(2, "B", "A")], tmp_path / "figures", PLANE)
+    files = draw_all([make_run(1, "A", "B"), make_run(2, "B", "A")], tmp_path / "figures")
     names = {"rate_by_batch", "rate_by_round", "root_shares", "path_durations", "paths_on_plane", "structures"}
     assert {file.stem for file in files} == names
     assert all(file.read_bytes().startswith(PNG) and file.stat().st_size > 5000 for file in files)
@@ -89,7 +94,7 @@ def test_figures_of_meagre_runs(tmp_path: Path, case: str) -> None:
         run = replace(run, paths=PathEnsemble([]))
     if case == "no transitions":
         run = replace(run, transitions=0 * run.transitions, paths=run.paths.failures())
-    files = report.draw_all([run], tmp_path, PLANE)
+    files = draw_all([run], tmp_path)
     assert all(file.read_bytes().startswith(PNG) for file in files)
 
 
@@ -119,19 +124,20 @@ def test_report_reads_a_run_directory(tmp_path: Path, monkeypatch: pytest.Monkey
     made = make_run(3, "A", "B")
     config = {
         "settings": {"n_batches": 8, "failure_share": 1.0, "frame_stride": 2}, "lag_time": 0.5, "system": "toy",
-        "seed": 1, "method": "run", "source": "A", "target": "B", "others": ["D"], "beta": 2.0,
+        "seed": 1, "method": "run", "source": "A", "target": "B", "others": ["D"], "beta": 2.0, "n_atoms": 3,
+        "recipe": None,
     }  # fmt: skip
     state = {"state/positions": np.ones((5, 3, 3))}
     with RunDirectory.create(tmp_path / "run", config, SYSTEM) as run:
-        with pytest.raises(StorageError, match="no production round yet"):
-            report.report(tmp_path / "run")
+        assert "No rate yet" in report.report(tmp_path / "run")[-1].read_text(encoding="utf-8")
         for i in range(len(made.time)):
             arrays = {name: getattr(made, name)[i] for name in views.ARRAYS}
             arrays |= {"ended": np.ones(8), "root_weights": np.ones(8), "root_batches": np.arange(8), **state}
             run.write_round("production", i, arrays, {}, made.paths.trees if i == 0 else ())
-    monkeypatch.setattr(report, "system_module", lambda result: PLANE)
-    files = report.report(tmp_path / "run")
+    monkeypatch.setattr(report, "system_module", lambda result: MODULE)
+    *files, page = report.report(tmp_path / "run")
     assert len(files) == 6 and all(file.parent == tmp_path / "run" / "figures" for file in files)
+    assert page == tmp_path / "run" / "report.html"
     loaded = views.load(tmp_path / "run")
     assert loaded.rate() == made.rate() and loaded.frame_interval == 1.0
     assert loaded.replicas.shape == (20, 3, 3)
@@ -188,8 +194,8 @@ def test_two_samples_of_one_density_count_by_their_effective_numbers() -> None:
 
 def test_thinned_points_keep_their_weight() -> None:
     paths = PathEnsemble([random_tree(np.random.default_rng(i), i, 40) for i in range(10)])
-    _, all_weights = views.plane_points(paths, PLANE.plane, 1.0, 10**9)
-    points, weights = views.plane_points(paths, PLANE.plane, 1.0, 500)
+    _, all_weights = views.plane_points(paths, PLANE.points, 1.0, 10**9)
+    points, weights = views.plane_points(paths, PLANE.points, 1.0, 500)
     assert len(points) == len(weights) < 600
     assert weights.sum() == pytest.approx(all_weights.sum(), rel=0.3)
 
