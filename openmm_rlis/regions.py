@@ -84,7 +84,7 @@ class Region:
         return inside.numpy()
 
     def distance(self, x: Tensor) -> Tensor:
-        """Return |f(x) - c| - r (n,), negative inside; only for balls."""
+        """Return ``|f(x) - c| - r`` (n,), negative inside; only for balls."""
         if self.feature is None or self.center is None:
             raise bad_input(f"region {self.name}", "a ball, which has a distance", "a predicate")
         return torch.linalg.vector_norm(self.feature(x) - self.center, dim=-1) - self.radius
