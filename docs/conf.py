@@ -1,6 +1,7 @@
 """Sphinx: pages in MyST Markdown, tutorials executed by myst-nb, API pages from the NumPy docstrings.
 
-Nothing is fetched, neither when the site is built nor when it is read: formulas become MathML, no other project is asked for its index.
+Nothing is fetched, neither when the site is built nor when it is read: formulas become MathML, and no other project is
+asked for its index.
 """
 
 import re
@@ -74,8 +75,10 @@ def _link_tables(app: Sphinx, name: str, source: list[str]) -> None:
 def _show_formulas(app: Sphinx, what: str, name: str, obj: Any, options: Any, lines: list[str]) -> None:
     """Turn the indented formulas of docstrings into literal blocks."""
     for i in range(len(lines) - 1, 1, -1):
-        before = next((line for line in reversed(lines[: i - 1]) if line), "")
-        if lines[i].startswith("    ") and not lines[i - 1] and before and not before.startswith(" ") and before[-2:] != "::":
+        if lines[i - 1] or not lines[i].startswith("    "):
+            continue
+        before = next((line for line in reversed(lines[: i - 1]) if line), " ")
+        if not before.startswith(" ") and not before.endswith("::"):
             lines[i:i] = ["::", ""]
 
 
