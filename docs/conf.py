@@ -35,6 +35,7 @@ nb_execution_raise_on_error = True
 nb_execution_show_tb = True
 nb_execution_in_temp = True  # tutorials write run directories
 
+suppress_warnings = ["ref.python"]  # a word of a docstring that is the name of two things
 default_role = "py:obj"  # a name in `backticks` links to its entry where it has one
 add_module_names = False
 autodoc_member_order = "bysource"
@@ -68,8 +69,17 @@ def _tables(app: Sphinx) -> None:
             copy.write_text(text, encoding="utf-8")
 
 
-def _link_tables(app: Sphinx, name: str, source: list[str]) -> None:
-    source[0] = re.sub(r"\]\((\.\./)+benchmarks/results/", "](/results/", source[0])
+def _links(app: Sphinx, name: str, source: list[str]) -> None:
+    """Point links to tables of the benchmarks at their pages, and leave the words of links to folders outside."""
+    here = Path(app.srcdir, name).parent
+
+    def changed(link: re.Match[str]) -> str:
+        words, target = link.groups()
+        if "benchmarks/results/" in target:
+            return f"[{words}](/results/{Path(target).name})"
+        return words if (here / target).is_dir() else link[0]
+
+    source[0] = re.sub(r"\[([^\]]+)\]\((\.\./[^)\s]+)\)", changed, source[0])
 
 
 def _show_formulas(app: Sphinx, what: str, name: str, obj: Any, options: Any, lines: list[str]) -> None:
@@ -86,5 +96,5 @@ def setup(app: Sphinx) -> None:
     """Write formulas as MathML, and make the tables of the benchmarks pages of the site."""
     app.add_html_math_renderer("mathml", (_inline, None), (_block, None))
     app.connect("builder-inited", _tables)
-    app.connect("source-read", _link_tables)
+    app.connect("source-read", _links)
     app.connect("autodoc-process-docstring", _show_formulas, priority=1)  # before the sections are read
