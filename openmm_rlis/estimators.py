@@ -190,8 +190,9 @@ def reciprocal(estimate: Estimate) -> Estimate:
 
     Examples
     --------
-    >>> reciprocal(Estimate(0.5, 0.1, (0.25, 1.0), 20))
-    Estimate(value=2.0, standard_error=0.4, interval=(1.0, 4.0), n_batches=20)
+    >>> waiting = reciprocal(Estimate(0.5, 0.1, (0.25, 1.0), 20))
+    >>> waiting.value, waiting.standard_error, waiting.interval
+    (2.0, 0.4, (1.0, 4.0))
     """
     if estimate.value < 0.0:
         raise bad_input("estimate", "a value that is not negative", estimate.value, "only rates have waiting times")
