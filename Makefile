@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 RUN := runs/lj7
 
-.PHONY: help lj7 test slow lint format types figures clean
+.PHONY: help lj7 test slow lint format types figures notebooks docs clean
 .DEFAULT_GOAL := help
 
 help:
@@ -13,6 +13,7 @@ help:
 	@echo "make slow     the long tests"
 	@echo "make lint     ruff      make types   mypy      make format   ruff format"
 	@echo "make figures  the README's two figures, from $(RUN) to docs/figures/"
+	@echo "make docs     the documentation, to docs/_build/html/; runs the tutorials first (make notebooks), some minutes"
 	@echo "make clean    remove .venv, caches and build output (runs/ stays)"
 
 # Made once; made again when pyproject.toml changes.
@@ -24,6 +25,10 @@ $(VENV)/.installed: pyproject.toml
 
 $(VENV)/.developer: $(VENV)/.installed
 	$(BIN)/pip install -e ".[dev]"
+	@touch $@
+
+$(VENV)/.docs: $(VENV)/.installed
+	$(BIN)/pip install -e ".[docs]"
 	@touch $@
 
 # An interrupted run is carried on; a finished one is only reported again.
@@ -51,6 +56,14 @@ figures: lj7
 	@mkdir -p docs/figures
 	cp $(RUN)/figures/structures.png $(RUN)/figures/paths_on_plane.png docs/figures/
 
+# Executed once and kept, until a code cell changes.
+notebooks: $(VENV)/.docs
+	OMP_NUM_THREADS=1 $(BIN)/python -m sphinx -q -b dummy docs docs/_build/dummy
+
+docs: notebooks
+	$(BIN)/python -m sphinx -q -W --keep-going docs docs/_build/html
+	@echo "open docs/_build/html/index.html"
+
 clean:
-	rm -rf $(VENV) .ci/venv build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) .ci/venv build dist docs/_build docs/results *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find openmm_rlis systems tests examples benchmarks -name __pycache__ -type d -prune -exec rm -rf {} + 2>/dev/null || true

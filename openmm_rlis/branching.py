@@ -98,6 +98,16 @@ def branch(log_g: ArrayLike, window: Window, rng: np.random.Generator) -> Offspr
     ------
     InputError
         Some entry is NaN or ``+inf``.
+
+    Examples
+    --------
+    The first walker becomes three, the second stays, the last dies for certain:
+
+    >>> children = branch(np.log([5.0, 1.0, 1e-300]), Window(0.1, 2.0), np.random.default_rng(1))
+    >>> children.parents
+    array([0, 0, 0, 1])
+    >>> np.exp(children.log_factors).round(3)
+    array([0.333, 0.333, 0.333, 1.   ])
     """
     log_g = checked_log_weights(log_g, "log_g")
     log_p = np.minimum(log_g - math.log(window.low), 0.0) if window.low > 0.0 else np.zeros_like(log_g)
@@ -133,6 +143,15 @@ def comb(log_weights: ArrayLike, n: int, rng: np.random.Generator) -> Offspring:
     References
     ----------
     Kitagawa, J. Comput. Graph. Stat. 5, 1 (1996), doi:10.1080/10618600.1996.10474692, appendix.
+
+    Examples
+    --------
+    Four walkers become two, and the sum of the weights stays what it was:
+
+    >>> log_w = np.log([0.1, 0.2, 0.3, 0.4])
+    >>> kept = comb(log_w, 2, np.random.default_rng(1))
+    >>> np.exp(log_w[kept.parents] + kept.log_factors).round(3)
+    array([0.5, 0.5])
     """
     log_weights = checked_log_weights(log_weights)
     _check_count("n", n)
@@ -178,6 +197,16 @@ def draw_roots(
     ------
     InputError
         ``n_roots < 1``, u outside [0, 1], an empty pool, all V zero, or some entry NaN or ``+inf``.
+
+    Examples
+    --------
+    Two exits, the second 99 times as promising; half of the roots are drawn without regard to V:
+
+    >>> indices, log_weights = draw_roots(np.log([0.01, 0.99]), 100, 0.5, np.random.default_rng(1))
+    >>> np.bincount(indices)
+    array([25, 75])
+    >>> round(float(np.exp(log_weights).sum()), 3)  # 1 on average
+    0.994
     """
     log_values = checked_log_weights(log_values, "log_values")
     _check_count("n_roots", n_roots)

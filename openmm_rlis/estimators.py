@@ -134,6 +134,18 @@ def mean(batch_values: ArrayLike, log_interval: bool = False) -> Estimate:
     ------
     InputError
         No batches, or a value that is not finite.
+
+    Examples
+    --------
+    >>> found = mean([1.0, 2.0, 3.0, 2.0])
+    >>> found.value, round(found.standard_error, 3)
+    (2.0, 0.408)
+    >>> [round(end, 2) for end in found.interval]
+    [0.7, 3.3]
+    >>> [round(end, 2) for end in mean([1.0, 2.0, 3.0, 2.0], log_interval=True).interval]
+    [1.04, 3.83]
+    >>> mean([5.0]).standard_error  # one batch says nothing about the error
+    inf
     """
     values = _checked("batch_values", batch_values)
     return _ratio(values, np.ones_like(values), log_interval)
@@ -160,6 +172,12 @@ def ratio(numerators: ArrayLike, denominators: ArrayLike, log_interval: bool = F
     References
     ----------
     Cochran, Sampling Techniques, 3rd ed. (Wiley, 1977), eq. (6.9) and (6.13).
+
+    Examples
+    --------
+    >>> found = ratio([1.0, 2.0, 3.0], [10.0, 20.0, 40.0])
+    >>> round(found.value, 4), round(found.standard_error, 4)
+    (0.0857, 0.0094)
     """
     numerators = _checked("numerators", numerators)
     denominators = _checked("denominators", denominators)
@@ -181,6 +199,12 @@ def reciprocal(estimate: Estimate) -> Estimate:
     ------
     InputError
         The value is negative.
+
+    Examples
+    --------
+    >>> waiting = reciprocal(Estimate(0.5, 0.1, (0.25, 1.0), 20))
+    >>> waiting.value, waiting.standard_error, waiting.interval
+    (2.0, 0.4, (1.0, 4.0))
     """
     if estimate.value < 0.0:
         raise bad_input("estimate", "a value that is not negative", estimate.value, "only rates have waiting times")
@@ -193,7 +217,17 @@ def reciprocal(estimate: Estimate) -> Estimate:
 
 
 def rate(totals: BatchTotals) -> Estimate:
-    """Return the rate constant ``k_AB``, transitions per time in A (1/ps)."""
+    """Return the rate constant ``k_AB``, transitions per time in A (1/ps).
+
+    Examples
+    --------
+    Three batches of 100 ps:
+
+    >>> totals = BatchTotals(np.array([0.2, 0.3, 0.1]), np.array([900.0, 1000.0, 1100.0]), np.full(3, 100.0))
+    >>> k, exits, p = rate(totals), flux(totals), success_probability(totals)
+    >>> round(k.value, 4), exits.value, round(p.value, 4), round(exits.value * p.value, 4)
+    (0.002, 10.0, 0.0002, 0.002)
+    """
     return ratio(totals.transitions, totals.time, log_interval=True)
 
 
@@ -230,6 +264,12 @@ def channel_shares(
     ------
     InputError
         Lengths differ, a batch outside ``0..n_batches-1``, or a weight that is negative or not finite.
+
+    Examples
+    --------
+    >>> found = channel_shares([0, 0, 1, 1], ["left", "right", "left", "right"], [3.0, 1.0, 2.0, 2.0], 2)
+    >>> {name: round(share.value, 3) for name, share in found.items()}
+    {'left': 0.625, 'right': 0.375}
     """
     batch = np.asarray(batch_index, dtype=np.int64)
     weight = np.asarray(weights, dtype=np.float64)

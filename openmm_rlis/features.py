@@ -196,27 +196,78 @@ class CallableFeature(nn.Module):
 
 
 def positions() -> Positions:
-    """Return the raw-coordinate feature, (n, 3 n_atoms)."""
+    """Return the coordinates themselves, (n, 3 n_atoms) in nm; only for systems fixed in space."""
     return Positions()
 
 
 def distances(pairs: Sequence[tuple[int, int]]) -> Distances:
-    """Return pair distances in nm in the order given, (n, n_pairs)."""
+    """Return pair distances in nm in the order given, (n, n_pairs).
+
+    Raises
+    ------
+    InputError
+        No pairs, a negative index, or a pair of an atom with itself.
+
+    Examples
+    --------
+    >>> x = np.array([[[0.0, 0, 0], [0.3, 0, 0], [0.3, 0.4, 0]]])  # one structure of three atoms
+    >>> evaluate(distances([(0, 2), (0, 1)]), x).round(3)
+    array([[0.5, 0.3]])
+    """
     return Distances(pairs)
 
 
 def sorted_distances(pairs: Sequence[tuple[int, int]]) -> Distances:
-    """Return pair distances in nm in ascending order, (n, n_pairs)."""
+    """Return pair distances in nm in ascending order, (n, n_pairs); for pairs that are alike.
+
+    Raises
+    ------
+    InputError
+        As for `distances`.
+    """
     return Distances(pairs, ascending=True)
 
 
 def coordination(atoms: Sequence[int], radius: float, power: int = 8) -> Coordination:
-    """Return the coordination numbers of `atoms` in the order given, (n, len(atoms))."""
+    """Return the coordination numbers of `atoms` in the order given, (n, len(atoms)).
+
+    ``c_i = sum_j 1 / (1 + (r_ij / radius)^power)`` over the other atoms of the group.
+
+    Parameters
+    ----------
+    atoms
+        Indices, two or more, all different.
+    radius
+        Distance in nm at which a neighbour counts one half.
+    power
+        Even, 2 or more; the larger, the sharper.
+
+    Raises
+    ------
+    InputError
+        Any of these is not as described.
+
+    Examples
+    --------
+    An atom with a neighbour at `radius` and another far away:
+
+    >>> x = np.array([[[0.0, 0, 0], [0.3, 0, 0], [9.0, 0, 0]]])
+    >>> evaluate(coordination([0, 1, 2], radius=0.3), x).round(3)
+    array([[0.5, 0.5, 0. ]])
+    """
     return Coordination(atoms, radius, power)
 
 
 def sorted_coordination(atoms: Sequence[int], radius: float, power: int = 8) -> Coordination:
-    """Return the coordination numbers of `atoms` in ascending order, (n, len(atoms))."""
+    """Return the coordination numbers of `atoms` in ascending order, (n, len(atoms)); for atoms that are alike.
+
+    See `coordination` for the arguments.
+
+    Raises
+    ------
+    InputError
+        As for `coordination`.
+    """
     return Coordination(atoms, radius, power, ascending=True)
 
 
@@ -226,7 +277,23 @@ def angles(triples: Sequence[tuple[int, int, int]]) -> Angles:
 
 
 def dihedrals(quadruples: Sequence[tuple[int, int, int, int]]) -> Dihedrals:
-    """Return sine and cosine of dihedral angles, (n, 2 len(quadruples))."""
+    """Return the sines, then the cosines of dihedral angles, (n, 2 len(quadruples)).
+
+    The sign is that of mdtraj; trans is 180 degrees. A pair of sine and cosine has no jump, as an angle has.
+
+    Raises
+    ------
+    InputError
+        No quadruples.
+
+    Examples
+    --------
+    A right angle:
+
+    >>> x = np.array([[[0.0, 1, 0], [0, 0, 0], [1, 0, 0], [1, 0, 1]]])
+    >>> evaluate(dihedrals([(0, 1, 2, 3)]), x).round(3) + 0.0
+    array([[1., 0.]])
+    """
     return Dihedrals(quadruples)
 
 
@@ -268,7 +335,7 @@ def check_feature(feature: nn.Module, positions: NDArray[np.float64]) -> int:
 
 
 def evaluate(feature: Feature, positions: NDArray[np.floating[Any]], chunk: int = 20_000) -> NDArray[np.float64]:
-    """Return the values (n, k) of a feature on structures (n, n_atoms, 3), `chunk` at a time."""
+    """Return the values (n, k) of a feature on structures (n, n_atoms, 3) in nm, `chunk` of them at a time."""
     with torch.no_grad():
         parts = [
             feature(torch.as_tensor(np.asarray(positions[i : i + chunk], dtype=np.float64))).numpy()

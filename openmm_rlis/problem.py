@@ -48,9 +48,10 @@ class Problem:
     topology : openmm.app.Topology, optional
         Written beside the trajectories, so that mdtraj can name atoms.
     source, target, others : Region
-        A, B and further absorbing regions D. With D given, the rate is that of A -> B paths that do not pass through D.
+        A, B and further absorbing regions D, disjoint. With D given, the rate is that of A -> B paths that do not pass
+        through D. Regions without a name are called A, B, D0, D1 ...
     temperature, friction, timestep
-        Quantities, or floats in K, 1/ps, ps.
+        Quantities, or floats in K, 1/ps, ps; positive.
     lag_steps : int
         Regions are tested every this many steps.
     dynamics : str

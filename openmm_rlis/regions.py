@@ -57,6 +57,15 @@ class Region:
         ------
         InputError
             The center is not a finite vector or the radius not positive.
+
+        Examples
+        --------
+        Two atoms at contact, between 0.25 and 0.35 nm apart:
+
+        >>> from openmm_rlis import features
+        >>> contact = Region.ball(features.distances([(0, 1)]), [0.3], 0.05, "contact")
+        >>> contact.contains(np.array([[[0, 0, 0], [0.3, 0, 0]], [[0, 0, 0], [0.5, 0, 0]]]))
+        array([ True, False])
         """
         point = torch.as_tensor(np.asarray(center, dtype=np.float64).reshape(-1))
         if point.numel() == 0 or not bool(torch.isfinite(point).all()):
@@ -72,13 +81,33 @@ class Region:
 
     @classmethod
     def where(cls, predicate: Callable[[Tensor], Tensor], name: str = "") -> Region:
-        """Return the set where `predicate`, positions (n, n_atoms, 3) in nm -> bool (n,), is true."""
+        """Return the set where `predicate`, positions (n, n_atoms, 3) in nm -> bool (n,), is true.
+
+        It has no distance, so the cold start has to look for a structure in it.
+
+        Raises
+        ------
+        InputError
+            Not callable. What the predicate returns is checked when it is called.
+
+        Examples
+        --------
+        >>> left = Region.where(lambda x: x[:, 0, 0] < -0.9, "left")
+        >>> left.contains(np.array([[[-1.0, 0, 0]], [[0.5, 0, 0]]]))
+        array([ True, False])
+        """
         if not callable(predicate):
             raise bad_input("predicate", "a callable (n, n_atoms, 3) -> bool (n,)", type(predicate).__name__)
         return cls(name, predicate=predicate)
 
     def contains(self, positions: NDArray[np.float64] | Tensor) -> NDArray[np.bool_]:
-        """Return membership (n,) of positions (n, n_atoms, 3) in nm."""
+        """Return membership (n,) of positions (n, n_atoms, 3) in nm.
+
+        Raises
+        ------
+        InputError
+            The predicate returned something else than a bool tensor (n,).
+        """
         x = torch.as_tensor(positions)
         with torch.no_grad():
             if self.predicate is None:
@@ -90,7 +119,13 @@ class Region:
         return inside.numpy()
 
     def distance(self, x: Tensor) -> Tensor:
-        """Return |f(x) - c| - r (n,), negative inside; only for balls."""
+        """Return ``|f(x) - c| - r`` (n,), negative inside, for a tensor (n, n_atoms, 3) in nm.
+
+        Raises
+        ------
+        InputError
+            The region is not a ball.
+        """
         if self.feature is None or self.center is None:
             raise bad_input(f"region {self.name}", "a ball, which has a distance", "a predicate")
         return torch.linalg.vector_norm(self.feature(x) - self.center, dim=-1) - self.radius
@@ -167,6 +202,12 @@ def label(regions: Sequence[Region], positions: NDArray[np.float64]) -> NDArray[
     ------
     InputError
         A structure lies in two regions at once, or a feature is not finite.
+
+    Examples
+    --------
+    >>> a, b = Region.where(lambda x: x[:, 0, 0] < 0, "A"), Region.where(lambda x: x[:, 0, 0] > 1, "B")
+    >>> label([a, b], np.array([[[-1.0, 0, 0]], [[0.5, 0, 0]], [[2.0, 0, 0]]]))
+    array([1, 0, 2], dtype=int8)
     """
     x = torch.as_tensor(positions)
     codes = np.zeros(len(positions), dtype=np.int8)

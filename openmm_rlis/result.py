@@ -352,7 +352,22 @@ def problem_of(config: Mapping[str, Any], problem: Problem | None, directory: Pa
 
 
 def load(directory: str | Path, problem: Problem | None = None) -> Result:
-    """Return the results in a run directory, of a finished or running run; no problem is needed but for `.value`."""
+    """Return the results in a run directory, of a finished or running run.
+
+    Parameters
+    ----------
+    directory
+        A run directory; of a run in both directions, `DIR/forward` or `DIR/backward`.
+    problem
+        Only for `.value` and channels by grouping, and only if the regions are Python objects.
+
+    Raises
+    ------
+    InputError
+        Not a run directory.
+    StorageError
+        Its files cannot be read.
+    """
     return Result(RunDirectory.open(directory), problem)
 
 

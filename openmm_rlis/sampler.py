@@ -51,13 +51,14 @@ def run(
     seed
         Of every random stream; the same seed gives the same result, interrupted or not.
     target_relative_error
-        Stop when standard error / rate is below this.
+        Stop when standard error / rate is below this, between 0 and 1; the cost goes as one over its square.
     max_force_evaluations, max_seconds
-        Limits; whichever comes first ends the run with a valid partial result.
+        Limits of the whole run, looked at between rounds; whichever comes first ends it with a valid partial result.
+        One force evaluation is the forces of one walker once; seconds are wall time.
     value
         A value function to start from instead of a cold start; it is trained further, in a copy.
     workers
-        Processes for production.
+        Processes on this machine for production; more than 1 need a main module that can be imported.
     platform
         OpenMM platform; by default the fastest for packed replicas.
     settings
@@ -65,10 +66,19 @@ def run(
     progress
         Called with a `Progress` now and then; in a notebook, without one, progress is shown under the cell.
 
+    Returns
+    -------
+    Result
+        As `load` would read it; `.stopped` says whether the target or a limit was reached.
+
     Raises
     ------
     InputError
         Bad arguments, an occupied directory, or a target that cannot be reached.
+    DivergedError
+        Coordinates are not finite: the time step is too long.
+    StorageError
+        The directory cannot be written; whole rounds stay, and `resume` goes on.
     """
     goal = Goal(target_relative_error, max_force_evaluations, max_seconds)
     settings = settings or Settings()
@@ -93,7 +103,10 @@ def brute(
     *,
     progress: Report | None = None,
 ) -> Result:
-    """Estimate the same rate, by the same definitions, from unbiased replicas without branching; see `run`."""
+    """Estimate the same rate, by the same definitions, from unbiased replicas without branching.
+
+    The arguments are those of `run`. Its cost is about 1/(error^2 rate timestep) force evaluations.
+    """
     goal = Goal(target_relative_error, max_force_evaluations, max_seconds)
     settings = Settings(n_batches=BRUTE_BATCHES, replicas=BRUTE_REPLICAS)
     engine = Engine(problem, settings.n_slots, platform)
@@ -113,6 +126,19 @@ def resume(
     progress: Report | None = None,
 ) -> Result:
     """Continue a run from its last whole round; limits given here replace the stored ones.
+
+    Parameters
+    ----------
+    directory
+        A run directory; one whose target is reached comes back at once.
+    problem
+        Needed if the regions are Python objects.
+    target_relative_error, max_force_evaluations, max_seconds
+        As for `run`; what was spent before counts.
+    workers
+        Processes; the numbers do not depend on it.
+    progress
+        Called with a `Progress` now and then.
 
     Raises
     ------

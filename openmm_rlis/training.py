@@ -4,9 +4,9 @@
     segment:        T(x) = sum over descendants y of w(y) V(y) / w(x)            (Bellman, 1 in B, 0 in A and D)
     TD(lambda):     T(x) = sum over children c of w_c/w(x) [ (1 - lambda) V(c) + lambda T(c) ]
 
-All are unbiased for the value of the policy-free process whatever V made the data; lambda = 1 is the tree return and
-smaller lambda mixes segments of all lengths with mean 1/(1 - lambda) frames. T may be 0. Losses take f = ln V and t =
-ln T:
+A tree return (lambda = 1) has the true value as its expectation, whatever V steered the walk; a segment has that of
+the present V one frame later, so that the true value is its fixed point. Smaller lambda mixes segments of all lengths
+with mean 1/(1 - lambda) frames. T may be 0. Losses take f = ln V and t = ln T:
 
     Poisson:         exp(f - f0) - exp(t - f0) f           f0 = a frozen ln V, so that relative errors count
     Itakura-Saito:   exp(t - f) + f

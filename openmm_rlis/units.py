@@ -39,6 +39,17 @@ def as_float(value: Any, argument: str) -> float:
     ------
     InputError
         Wrong dimension, not a number, not finite, zero or negative.
+
+    Examples
+    --------
+    >>> as_float(0.5 * unit.femtosecond, "timestep")
+    0.0005
+    >>> as_float(300, "temperature")
+    300.0
+    >>> as_float(1 * unit.picosecond, "temperature")
+    Traceback (most recent call last):
+    ...
+    openmm_rlis.errors.InputError: temperature: expected a quantity in K, got 1 ps; convert it to K
     """
     target, name = _UNITS[argument]
     if unit.is_quantity(value):
@@ -57,7 +68,18 @@ def as_float(value: Any, argument: str) -> float:
 
 
 def as_positions(value: Any, n_atoms: int) -> NDArray[np.float64]:
-    """Return positions as floats in nm, shape (n_atoms, 3)."""
+    """Return positions, a Quantity or numbers in nm, as floats in nm, shape (n_atoms, 3).
+
+    Raises
+    ------
+    InputError
+        Wrong dimension or shape, not numbers, or not finite.
+
+    Examples
+    --------
+    >>> as_positions([[1.0, 2.0, 3.0]] * unit.angstrom, 1)
+    array([[0.1, 0.2, 0.3]])
+    """
     if unit.is_quantity(value):
         if not value.unit.is_compatible(unit.nanometer):
             raise bad_input("positions", "a quantity in nanometer", f"one in {value.unit}", "convert it to nanometer")
@@ -77,5 +99,11 @@ def as_positions(value: Any, n_atoms: int) -> NDArray[np.float64]:
 
 
 def thermal_energy(temperature: float) -> float:
-    """Return kT in kJ/mol for a temperature in kelvin."""
+    """Return kT in kJ/mol for a temperature in kelvin.
+
+    Examples
+    --------
+    >>> round(thermal_energy(300.0), 4)
+    2.4943
+    """
     return float(BOLTZMANN * temperature)

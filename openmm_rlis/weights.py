@@ -65,6 +65,13 @@ def log_sum(log_weights: ArrayLike) -> float:
     ------
     InputError
         Some entry is NaN or ``+inf``.
+
+    Examples
+    --------
+    Two weights of e^-1000, which no double can hold, and a zero:
+
+    >>> round(log_sum([-1000.0, -1000.0, -np.inf]), 4)
+    -999.3069
     """
     array = checked_log_weights(log_weights)
     largest = array.max(initial=-np.inf)
@@ -98,6 +105,11 @@ def effective_sample_size(log_weights: ArrayLike) -> float:
     References
     ----------
     Kong, Liu and Wong, J. Am. Stat. Assoc. 89, 278 (1994), doi:10.1080/01621459.1994.10476469.
+
+    Examples
+    --------
+    >>> round(effective_sample_size(np.log([1.0, 1.0, 1.0, 0.0001])), 2)
+    3.0
     """
     array = checked_log_weights(log_weights)
     total = log_sum(array)
@@ -111,6 +123,11 @@ def largest_share(log_weights: ArrayLike) -> float:
     ------
     InputError
         Some entry is NaN or ``+inf``.
+
+    Examples
+    --------
+    >>> round(largest_share(np.log([3.0, 1.0])), 2)
+    0.75
     """
     array = checked_log_weights(log_weights)
     total = log_sum(array)
@@ -143,6 +160,16 @@ def tail_index(log_weights: ArrayLike) -> float:
     ----------
     Zhang and Stephens, Technometrics 51, 316 (2009), doi:10.1198/tech.2009.08017; Vehtari, Simpson, Gelman, Yao and
     Gabry, "Pareto smoothed importance sampling", arXiv:1507.02646.
+
+    Examples
+    --------
+    Weights u^-2 with u uniform have moments up to order 1/2 only:
+
+    >>> u = (np.arange(10_000) + 0.5) / 10_000
+    >>> tail_index(-2.0 * np.log(u)) > 0.7
+    True
+    >>> tail_index(-0.1 * np.log(u)) > 0.7
+    False
     """
     array = checked_log_weights(log_weights)
     log_w = np.sort(array[array > -np.inf])
