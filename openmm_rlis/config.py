@@ -45,11 +45,11 @@ class Settings(Section):
     hold_steps: int = Field(10, ge=1, le=10_000)
     """Time steps for which one evaluation of the bias force is held."""
     window_low: float = Field(0.1, ge=0.0, lt=1.0)
-    """Walkers with G = W V(x)/V(x_0) below this play roulette; 0 never does."""
+    """Walkers with G = W u(x)/u(x_0) below this play roulette, u the importance; 0 never does."""
     window_high: float = Field(2.0, gt=1.0)
     """Walkers with G above this are split."""
     uniform_share: float = Field(0.2, gt=0.0, le=1.0)
-    """Share of roots drawn from the pool of exits uniformly instead of in proportion to V."""
+    """Share of roots drawn from the pool of exits uniformly instead of in proportion to their importance."""
     coarse_share: float = Field(0.2, gt=0.0, lt=1.0)
     """Share of the coarse value function in the mixture that steers branching, (1 - e) V_fine + e V_coarse."""
     learning_rounds: int = Field(6, ge=0, le=1_000)
