@@ -58,12 +58,11 @@ def judge(problem: rlis.Problem, run: FluxRun, seed: int, options: dict) -> dict
     with one_thread():
         engine = make_engine(problem, settings, None, None)
         lesson = cold_start(engine, run, settings, rng)
-        value, replay = lesson.value, [lesson.samples]
+        history = [lesson]
         for index in range(ROUNDS):
-            lesson = learn_round(engine, value, replay, run, settings, rng)
-            value = lesson.value
-            replay = [*replay, lesson.samples] if index else [lesson.samples]
-        return learn_round(engine, value, replay, run, settings.model_copy(update={"learning_roots": 1000}), rng).info
+            lesson = learn_round(engine, history, run, settings, rng)
+            history = [*history, lesson] if index else [lesson]
+        return learn_round(engine, history, run, settings.model_copy(update={"learning_roots": 1000}), rng).info
 
 
 if __name__ == "__main__":

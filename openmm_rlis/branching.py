@@ -168,11 +168,13 @@ def draw_roots(
 ) -> tuple[IntArray, FloatArray]:
     """Draw starting points from a pool, likelier where V is large, with weights that undo the choice.
 
+    V stands for whatever steers the branching that follows, V itself or another importance.
+
     ``p_i = (1 - u) V_i / sum_k V_k + u / n`` and ``w_j = 1 / (n_roots n p_j)``, so that for any h
 
         E[ sum_j w_j h(x_j) ]  =  (1/n) sum_i h(x_i).
 
-    This removes the spread of V over the pool from the answer, but not the spread between pools.
+    With V the true one this removes its spread over the pool from the answer, but not the spread between pools.
 
     Parameters
     ----------

@@ -1,17 +1,17 @@
 """Importance: how many walkers a place deserves, given ln V there.
 
-With V right, a walker of weight W at x adds W^2 V^2 q(x) to the variance of the answer at every lag and 1 to its cost,
+With V right, a walker of weight W at x adds W^2 V^2 Q(x) to the variance of the answer at every lag and 1 to its cost,
 
-    q(x) = E[ (W' V(y) / (W V(x)) - 1)^2 | x ],
+    Q(x) = E[ (W' V(y) / (W V(x)) - 1)^2 | x ],
 
 so a population in which W ~ 1 / u(x) has the smallest product of the two where
 
-    u(x) = V(x) sqrt(q(x)).
+    u(x) = V(x) sqrt(Q(x)).
 
 W V = const, which is u = V, would be best if all places were equally uncertain. They are not: on a plateau and close
-to B nearly nothing is decided in a lag, and walkers there are worth less than their V. Here q is taken as a function
+to B nearly nothing is decided in a lag, and walkers there are worth less than their V. Here Q is taken as a function
 of ln V alone, measured while walking (`tally`) and smoothed (`fit`). Any positive u leaves every estimate unbiased, so
-no care is taken of how well q is known; it is frozen wherever anything is estimated.
+nothing depends on how well Q is known but cost; u is frozen wherever anything is estimated.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ STEEPEST = 1.3
 
 @dataclass(frozen=True)
 class Importance:
-    """ln u as a function of ln V: straight between knots, of slope 1 below the lowest, level above the highest.
+    """ln u as a function of ln V: straight between knots, and of slope 1, u proportional to V, beyond them.
 
     Parameters
     ----------
@@ -46,8 +46,9 @@ class Importance:
         """Return ln u (n,) for ln V (n,)."""
         if len(self.log_values) == 0:
             return log_v
-        below = np.minimum(log_v - self.log_values[0], 0.0)
-        return np.interp(log_v, self.log_values, self.log_importances) + below
+        lowest, highest = self.log_values[0], self.log_values[-1]
+        beyond = np.minimum(log_v - lowest, 0.0) + np.maximum(log_v - highest, 0.0)
+        return np.interp(log_v, self.log_values, self.log_importances) + beyond
 
 
 UNTEMPERED = Importance(np.empty(0), np.empty(0))
@@ -55,7 +56,7 @@ UNTEMPERED = Importance(np.empty(0), np.empty(0))
 
 
 def tally(log_weights: FloatArray, log_v: FloatArray, log_change: FloatArray) -> FloatArray:
-    """Return what one lag says about q, (3, N_BINS): in each bin of -ln V the walkers, sum W V, and sum W V q.
+    """Return what one lag says about Q, (3, N_BINS): in each bin of -ln V the walkers, sum W V, and sum W V Q.
 
     Parameters
     ----------
@@ -74,8 +75,8 @@ def tally(log_weights: FloatArray, log_v: FloatArray, log_change: FloatArray) ->
 def fit(tallies: FloatArray) -> Importance:
     """Return the importance that sums of `tally`, (3, N_BINS), ask for.
 
-    ln q is averaged over neighbours within about 0.7 in ln V. u never falls with V, nor rises faster than V^1.3; with
-    fewer than two bins that were visited often enough u = V.
+    ln Q is averaged over neighbours within about 0.7 in ln V. ln u is the least curve above ln V + ln Q / 2 that never
+    falls and nowhere rises faster than 1.3 ln V. With fewer than two bins that were visited often enough u = V.
     """
     visits, mass, spread = tallies
     usable = (mass > 0.0) & np.isfinite(mass) & (spread > 0.0) & np.isfinite(spread)
@@ -84,6 +85,7 @@ def fit(tallies: FloatArray) -> Importance:
         return UNTEMPERED
     middle: FloatArray = -(seen.astype(np.float64) + 0.5) * BIN_WIDTH
     near = np.exp(-0.5 * ((middle[:, None] - middle) / SMOOTHING) ** 2) * np.minimum(visits[seen], 10 * FEWEST)
-    log_q = (near * np.log(spread[seen] / mass[seen])).sum(1) / near.sum(1)
-    rises: FloatArray = np.clip(np.diff(middle + 0.5 * log_q), 0.0, STEEPEST * np.diff(middle))
-    return Importance(middle, np.concatenate([[0.0], np.cumsum(rises)]))
+    log_spread = (near * np.log(spread[seen] / mass[seen])).sum(1) / near.sum(1)
+    log_u = middle + 0.5 * log_spread
+    ahead = np.maximum(middle - middle[:, None], 0.0)
+    return Importance(middle, (log_u - STEEPEST * ahead).max(1))

@@ -1,15 +1,17 @@
 """Learning: from exits of A to a frozen value function, with nothing asked of the user.
 
     start:   adaptive multilevel splitting on the distance to B against A  ->  first ln V
-    rounds:  walk roots with the present V, take returns from the tree, fit both networks, repeat
+    rounds:  walk roots with the present V and importance, take returns from the tree, fit both networks, repeat,
+             for as long as that is cheap beside what production will take
 
-Each round is (value, data, rng) -> (value, data, info). The exits are those of the unbiased run in A before
+Each round is (lessons so far, rng) -> lesson. The exits are those of the unbiased run in A before
 production; nothing measured here enters an estimate, but the last rounds say how production should divide its effort
 (`plan`).
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -35,6 +37,7 @@ REPLAYED_ROUNDS = 4
 LATE_ROUNDS = 3
 MOST_LEARNING = 3
 WORTHWHILE = 4.0
+FEWEST_ROOTS = 10
 
 
 @dataclass(frozen=True)
@@ -112,12 +115,15 @@ def learned_importance(history: Sequence[Lesson]) -> Importance:
     return fit(np.sum([lesson.tallies for lesson in history[-LATE_ROUNDS:]], axis=0))
 
 
-def roots_to_learn_from(history: Sequence[Lesson], n_rounds: int, settings: Settings, target_error: float) -> int:
+def roots_to_learn_from(
+    history: Sequence[Lesson], n_rounds: int, settings: Settings, target_error: float, left: float = math.inf
+) -> int:
     """Return how many roots the next round of learning should walk; 0 ends it.
 
     The planned rounds take `learning_roots` each. Up to twice as many follow while nobody arrives, or while the walks
     of production are foreseen to take more than four times what learning took. Each of these takes twice the roots of
-    the round before, but no more evaluations than all rounds before.
+    the round before, at most eight times those of a planned one; no more evaluations than all rounds before it, and no
+    more than a quarter of those that are `left` before a limit, so that production gets its part.
     """
     planned, n_roots = settings.learning_rounds, settings.learning_roots
     if n_rounds < planned:
@@ -126,18 +132,24 @@ def roots_to_learn_from(history: Sequence[Lesson], n_rounds: int, settings: Sett
         return 0
     spent = sum(float(lesson.info["learning_evaluations"]) for lesson in history)
     last = history[-1].info
-    foreseen = walk_product([lesson.info for lesson in history]) / target_error**2
+    foreseen = min(walk_product([lesson.info for lesson in history]) / target_error**2, left)
     if last["success_probability"] > 0.0 and foreseen <= WORTHWHILE * spent:
         return 0
-    return max(n_roots, min(2 * int(last["roots"]), int(spent / max(last["evaluations_per_root"], 1.0))))
+    affordable = min(spent, left / WORTHWHILE) / max(last["evaluations_per_root"], 1.0)
+    n_more = int(min(2 * last.get("roots", n_roots), 8 * n_roots, affordable))
+    return n_more if n_more >= FEWEST_ROOTS else 0
 
 
 def walk_product(infos: Sequence[dict[str, Any]]) -> float:
     """Return the relative variance times force evaluations of the walks, as the last rounds measured it."""
     late = infos[-LATE_ROUNDS:]
-    variances = [i["relative_variance_per_root"] for i in late if np.isfinite(i["relative_variance_per_root"])]
-    per_root = float(np.mean([i["evaluations_per_root"] for i in late]))
-    return (float(np.mean(variances)) if variances else 100.0) * per_root
+    seen = [i for i in late if np.isfinite(i["relative_variance_per_root"])]
+    variance = _mean_over_roots(seen, "relative_variance_per_root") if seen else 100.0
+    return variance * _mean_over_roots(late, "evaluations_per_root")
+
+
+def _mean_over_roots(infos: Sequence[dict[str, Any]], name: str) -> float:
+    return float(np.average([i[name] for i in infos], weights=[i.get("roots", 1) for i in infos]))
 
 
 def learn_round(
@@ -180,7 +192,7 @@ def pilot(
 
 
 def pilot_lesson(engine: Engine, given: Lesson, run: FluxRun, settings: Settings, rng: np.random.Generator) -> Lesson:
-    """Return what a plan needs to know of a value function that was given and is not trained further."""
+    """Return what a plan needs to know of a value function that is not trained: one given, or without rounds."""
     done, info = pilot(engine, given.value, UNTEMPERED, run, settings, rng)
     return Lesson(given.value, given.samples, done.tallies, info)
 
@@ -220,7 +232,7 @@ def make_plan(
     the target needs, at most `budget` evaluations.
     """
     late = infos[-LATE_ROUNDS:]
-    per_root = float(np.mean([i["evaluations_per_root"] for i in late]))
+    per_root = _mean_over_roots(late, "evaluations_per_root")
     v_walk = walk_product(infos)
     n_replicas = len(run.n_exits)
     sums = np.bincount(run.replica, np.exp(value.log_value(run.exits)), minlength=n_replicas)

@@ -160,7 +160,7 @@ class Loop:
         # Once there is a plan V stays as it is, also when a run is resumed for another target.
         while index < stored or not self.store.rounds("plan"):
             if index >= stored:
-                n_roots = roots_to_learn_from(history, index, self.settings, self.goal.target_relative_error)
+                n_roots = roots_to_learn_from(history, index, self.settings, *self._need())
                 if n_roots == 0:
                     break
                 if self._over_limit():
@@ -170,7 +170,7 @@ class Loop:
                 learned = learn_round(engine, history, flux, settings, stream(self.seed, LEARNING, index))
                 self._keep_lesson("learning", index, learned, engine)
             lesson = self._read_lesson("learning", index)
-            history = [*history, lesson] if index else [lesson]
+            history = [*history, lesson] if index else [lesson]  # the cold start is replayed in the first round alone
             guess = lesson.info["success_probability"] * flux.n_exits.sum() / flux.time
             self._tell("learning", index, message=f"k about {guess:.3g} /ps, norm {lesson.info['ended']:.2f}")
             index += 1
@@ -193,22 +193,21 @@ class Loop:
 
     def _plan(self, flux: FluxRun, flux_lags: int, history: list[Lesson]) -> tuple[Plan, Importance]:
         if not self.store.rounds("plan"):
-            limit, value = self.goal.max_force_evaluations, history[-1].value
-            budget = math.inf if limit is None else max(limit - self.evaluations, 0) / 2
+            (target, left), value = self._need(), history[-1].value
             cost = Cost()
             if not self.store.rounds("learning"):
                 engine = make_engine(self.problem, self.settings, self.config["platform"], value)
                 history = [pilot_lesson(engine, history[-1], flux, self.settings, stream(self.seed, PILOT))]
                 cost = engine.cost
-            infos, target = [lesson.info for lesson in history], self.goal.target_relative_error
-            plan = make_plan(self.problem, value, flux, flux_lags, infos, self.settings, target, budget)
+            infos = [lesson.info for lesson in history]
+            plan = make_plan(self.problem, value, flux, flux_lags, infos, self.settings, target, left / 2)
             spent = {"learning_evaluations": cost.force_evaluations, "network_calls": cost.network_calls}
             importance = asdict(learned_importance(history))
             self._write("plan", 0, importance, {**asdict(plan), **spent}, cost.force_evaluations)
         stored = self.store.read_round("plan", 0)
         plan = Plan(**{field.name: stored.info[field.name] for field in fields(Plan)})
         self._tell("plan", 0, message=f"{plan.flux_lags} lags in A, {plan.n_roots} roots a batch; {self._disk(plan)}")
-        # Runs of version 0.1.0 stored no importance: theirs was V.
+        # Runs made before the importance was measured stored none: theirs was V.
         return plan, Importance(**stored.arrays) if stored.arrays else UNTEMPERED
 
     def _produce(self, state: FluxState, value: ValueFunction, importance: Importance, plan: Plan) -> str:
@@ -307,7 +306,7 @@ class Loop:
     def _read_lesson(self, stage: str, index: int) -> Lesson:
         stored = self.store.read_round(stage, index)
         value = ValueFunction.from_arrays(self.problem.features, _unprefixed("value", stored.arrays))
-        # Runs of version 0.1.0 kept no tallies.
+        # Runs made before the importance was measured kept no tallies.
         tallies = stored.arrays.get("tallies", np.zeros((3, N_BINS)))
         return Lesson(value, Samples(**_unprefixed("samples", stored.arrays)), tallies, stored.info)
 
@@ -328,6 +327,11 @@ class Loop:
         self.store.log("round", stage=stage, index=index, evaluations=self.evaluations, seconds=self._seconds())
 
     # Limits and progress
+
+    def _need(self) -> tuple[float, float]:
+        """Return the target error, and how many evaluations are left before the limit."""
+        limit = self.goal.max_force_evaluations
+        return self.goal.target_relative_error, math.inf if limit is None else max(limit - self.evaluations, 0)
 
     def _seconds(self) -> float:
         return self.seconds_before + time.monotonic() - self.started

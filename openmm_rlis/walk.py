@@ -65,7 +65,7 @@ class Walk:
 
     `success` and `ended` (n_roots,) are the sums over a root's paths of the weight relative to the root's own weight
     that ended in B, and anywhere: E[success] is the committor of the exit, E[ended] = 1. `hidden` (n_roots,) is the
-    part of `success` that came by where G was below a third of the window: V had all but given it up. `n_thinned`
+    part of `success` that came by where G was below a third of the window: u had all but given it up. `n_thinned`
     (n_roots,) says how often a root's walkers had to be thinned to the cap. `tallies` is the sum of `importance.tally`
     over all lags.
     """

@@ -34,7 +34,26 @@ def test_spread_of_a_known_power_gives_its_slope(power: float, slope: float) -> 
     inner = np.linspace(-9.0, -3.0, 30)
     assert np.diff(found(inner)) / np.diff(inner) == pytest.approx(slope, abs=1e-3)
     assert np.diff(found(np.array([-90.0, -80.0]))) == pytest.approx(10.0)
-    assert found(np.array([0.0])) == found(np.array([5.0]))
+    assert np.diff(found(np.array([0.0, 5.0]))) == pytest.approx(5.0)
+
+
+def test_nothing_is_taken_for_granted_beyond_what_was_seen() -> None:
+    """As long as nobody has been nearer to B than ln V = -15, walkers who get there are split by V."""
+    middle = -(np.arange(N_BINS) + 0.5) * BIN_WIDTH
+    seen = (middle < -15.0) & (middle > -25.0)
+    found = fit(np.stack([1000.0 * seen, 1.0 * seen, np.where(seen, np.exp(-middle), 0.0)]))
+    assert np.diff(found(np.array([-24.0, -16.0]))) < 5.0
+    assert np.diff(found(np.array([-15.0, 0.0]))) == pytest.approx(15.0)
+
+
+def test_a_plateau_is_crossed_without_loss() -> None:
+    """Where Q dips between two steep parts, u is level there and rises beyond to what V sqrt(Q) says."""
+    middle = -(np.arange(N_BINS) + 0.5) * BIN_WIDTH
+    seen = middle > -24.0
+    dip = np.where((middle < -10.0) & (middle > -14.0), 5e-6, 0.3)
+    found = fit(np.stack([1000.0 * seen, 1.0 * seen, np.where(seen, dip, 0.0)]))
+    assert np.diff(found(np.array([-23.0, -1.0]))) == pytest.approx(22.0, abs=1.5)
+    assert (np.diff(found(np.linspace(-24.0, 0.0, 200))) >= 0.0).all()
 
 
 def test_without_visits_nothing_is_tempered() -> None:

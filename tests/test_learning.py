@@ -149,7 +149,14 @@ def test_learning_goes_on_while_it_is_cheap_beside_production(start: tuple[Engin
     assert roots_to_learn_from(lessons(planned, 49.0), planned, SETTINGS, 0.1) == 400
     assert roots_to_learn_from(lessons(planned, 47.0), planned, SETTINGS, 0.05) == 400
     assert roots_to_learn_from(lessons(planned, float("nan"), p=0.0), planned, SETTINGS, 0.1) == 400
-    assert roots_to_learn_from(lessons(planned, 1e9, roots=1600), planned, SETTINGS, 0.1) == 3200
+    assert roots_to_learn_from(lessons(planned, 1e9, roots=400), planned, SETTINGS, 0.1) == 800
+    assert roots_to_learn_from(lessons(planned, 1e9, roots=1600), planned, SETTINGS, 0.1) == 1600
+    # What a limit leaves bounds production, and learning takes no more than a quarter of it.
+    assert roots_to_learn_from(lessons(planned, 1e9), planned, SETTINGS, 0.1, left=2.3e6) == 0
+    assert roots_to_learn_from(lessons(planned, 1e9, cost=1e4), planned, SETTINGS, 0.1, left=1e6) == 400
+    assert roots_to_learn_from(lessons(planned, 1e9, cost=1e6), planned, SETTINGS, 0.1, left=2.5e7) == 400
+    assert roots_to_learn_from(lessons(planned, 1e9), planned, SETTINGS, 0.1, left=0.0) == 0
+    assert roots_to_learn_from(lessons(planned, 0.0, p=0.0), planned, SETTINGS, 0.1, left=1e5) == 50
     dear = lessons(planned - 1, 1e9) + lessons(1, 1e9, cost=4e6)  # no round takes more than all before it
     assert roots_to_learn_from(dear, planned, SETTINGS, 0.1) == 200 + 5 * 1e5 // (4e6 / 200)
     assert roots_to_learn_from(lessons(3 * planned, 1e9), 3 * planned, SETTINGS, 0.1) == 0
