@@ -131,6 +131,21 @@ def restored(value: Any) -> Any:
     return [restored(item) for item in value] if isinstance(value, list) else value
 
 
+class Entries(dict[str, Any]):
+    """Entries of a file and of its sections; to ask by index for one that is not there is an error of one line."""
+
+    def __init__(self, content: Mapping[str, Any], file: Path, section: str = "") -> None:
+        super().__init__(content)
+        self._file, self._section = file, section
+        for name, value in content.items() if not section else ():
+            if isinstance(value, dict):
+                self[name] = Entries(value, file, f"{name}.")
+
+    def __missing__(self, name: str) -> Any:
+        fix = "use the release that wrote this run"
+        raise bad_input(str(self._file), f"the entry {self._section}{name}", "none", fix)
+
+
 def json_bytes(value: Any, indent: int | None = 1) -> bytes:
     """Return strict JSON with a newline at its end."""
     return (json.dumps(value, indent=indent, allow_nan=False) + "\n").encode()

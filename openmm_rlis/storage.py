@@ -35,6 +35,7 @@ from .disk import (
     LOCK,
     MANIFEST,
     TMP,
+    Entries,
     Lock,
     checked_bytes,
     file_sha256,
@@ -296,9 +297,8 @@ class RunDirectory:
     @property
     def config(self) -> dict[str, Any]:
         """The settings given to `create`."""
-        config = yaml.safe_load(self._root_file("config.yaml"))
-        del config["format_version"]
-        return dict(restored(config))
+        content = restored(yaml.safe_load(self._root_file("config.yaml")))
+        return Entries({k: v for k, v in content.items() if k != "format_version"}, self.path / "config.yaml")
 
     @property
     def system_xml(self) -> str:

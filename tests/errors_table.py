@@ -12,6 +12,7 @@ import json
 import math
 import runpy
 import shutil
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,6 +33,7 @@ from openmm_rlis import (
     disk,
     engine,
     estimators,
+    export,
     features,
     flux,
     integrators,
@@ -98,7 +100,10 @@ def prepare(folder: Path) -> None:
     (folder / "scalar.yaml").write_text("system: lj7\noptions: 3")
     (folder / "occupied").mkdir()
     (folder / "occupied" / "precious.txt").write_text("mine")
-    RunDirectory.create(folder / "fresh", {"settings": {"n_batches": 2}, "recipe": None}, XML).close()
+    config = {"settings": {"n_batches": 2, "failure_share": 1.0}, "recipe": None, "lag_time": 1.0, "region_names": []}
+    RunDirectory.create(folder / "fresh", config, XML).close()
+    RunDirectory.create(folder / "meagre", {"settings": {"n_batches": 2}}, XML).close()
+    (folder / "begun" / "forward").mkdir(parents=True)
 
 
 def own(edit: Callable[[dict[str, Any]], Any]) -> Callable[[Path], list[str]]:
@@ -169,6 +174,36 @@ def tree(**changes: Any) -> paths.PathTree:
         "roots": np.zeros(1, np.int32), "batch": 0, "round": 0,
     }  # fmt: skip
     return paths.PathTree(**{**good, **changes})
+
+
+def ensemble() -> paths.PathEnsemble:
+    """Return two success paths of two frames each."""
+    return paths.PathEnsemble([tree(), tree()])
+
+
+def averaged(*values: Any) -> Callable[[Path], Any]:
+    """Return what averages a function of paths that returns these values, one after the other."""
+
+    def act(folder: Path) -> Any:
+        left = iter(values)
+        return ensemble().average(lambda frames: next(left))
+
+    return act
+
+
+def without(library: str, **choice: str) -> Callable[[Path], Any]:
+    """Return what exports in a format whose library cannot be imported."""
+
+    def act(folder: Path) -> Any:
+        with mock.patch.dict(sys.modules, {library: None}):
+            return export.export_paths(folder / "fresh", folder / "NEW", **choice)
+
+    return act
+
+
+def no_room(folder: Path) -> Any:
+    with mock.patch.object(shutil, "disk_usage", lambda path: mock.Mock(free=0)):
+        return export._check_room(folder / "NEW", "dcd", [ensemble()], str)
 
 
 def damaged(folder: Path, name: str, content: bytes) -> Path:
@@ -316,8 +351,11 @@ SECTIONS: dict[str, tuple[Row, ...]] = {
         row("--free-energy: expected a directory of both directions (rlis run --both), got <directory>", "one direction has no ratio of rates", "verify the directory that holds `forward` and `backward`", "verify fresh --free-energy 1"),
         row("OUT: expected a new or empty directory, got <directory>", "`rlis export` writes over nothing", "name another", "export fresh occupied"),
         row("--format: expected one of <formats>, got <format>", "trajectories cannot be written in this format", "take one of the list", "export fresh NEW --format gro"),
+        row("--weights: expected one of <formats>, got <format>", "the table cannot be written in this format", "take one of the list", "export fresh NEW --weights xlsx"),
+        row("<option>: expected the library <name> for <format>, got none installed; <fix>", "hdf5 needs PyTables, Parquet needs pyarrow", "install the extra that is named, or choose another format", without("tables", form="hdf5"), without("pyarrow", weights="parquet")),
+        row("cannot write <directory>: <size> needed, <size> free; choose another disk", "the trajectories would fill the disk; nothing was written", "make room, or name a directory on another disk", no_room),
         row("DIR: expected a run directory (with config.yaml), got <directory>", "no run stands there", "check the path", "resume NEW", "status NEW"),
-        row("<directory> has no production round yet: nothing to report; see rlis status <directory>", "the run is still learning", "wait, or look at `rlis status`", "report fresh"),
+        row("DIR: expected a run directory with at least one direction begun, got <directory>", "neither direction of a run of both has written anything yet", "wait, or resume it", "report begun"),
         row("No such command <name>.", "a command is misspelt", "`rlis --help`", "frobnicate"),
         row("No such option: <option><more>", "an option is misspelt, or another command's", "`rlis COMMAND --help`", "run lj7 --out NEW --nosuch 1"),
         row("Missing <kind> <name>.", "something that has no default was left out", "`rlis COMMAND --help`", "run lj7", "status"),
@@ -421,6 +459,9 @@ SECTIONS: dict[str, tuple[Row, ...]] = {
         row("value: expected a finite ln V, got <value> for walker <n>; check the features on that structure", "a feature is not finite on a structure", "mend the feature", lambda f: learned(other_problem(features=shaky)).log_value(far(other_problem()))),
         row("value: expected a value function for this problem's features (<fingerprint>), got <fingerprint>; train a new one", "it was learned for other features or atoms", "train a new one", lambda f: learned(well()).check_problem(other_problem(features=shaky)), saved_elsewhere),
         row("value: expected a run that has learned a value function, got <directory>; brute runs have none", "brute force, or a run that is not so far", "use a learned run", lambda f: result.load(f / "fresh").value),
+        row("problem: expected the Problem that names the regions, got none; committor(positions, problem)", "the value function was not loaded from a run", "pass the problem", lambda f: learned(well()).committor(np.zeros((1, 1, 3)))),
+        row("positions: expected frames of <n> atoms, got frames of <n>", "committor of structures of another system", "pass all atoms of the run's system", lambda f: learned(well()).committor(np.zeros((1, 2, 3)), well())),
+        row("positions: expected shape (n, n_atoms, 3) or an mdtraj.Trajectory, got shape <shape>", "one structure, or numbers that are none", "`positions[None]` for one structure", lambda f: learned(well()).committor(np.zeros((1, 3)), well())),
         row("cannot read a value function from <file>: <reason>", "value.pt is damaged", "resume the run", lambda f: value.ValueFunction.load(damaged(f, "value.pt", b"x") / "value.pt", well())),
         row("problem: expected the Problem that the run was started with, since its regions are Python objects, got none", "such a run cannot be rebuilt from its directory", "pass `problem=` to resume or load", python_regions),
         row("problem: expected the problem that this run was started with, regions <names>, got another", "the problem that was passed is another one", "pass the same", lambda f: result.problem_of({"n_atoms": 9, "region_names": []}, well())),
@@ -431,6 +472,7 @@ SECTIONS: dict[str, tuple[Row, ...]] = {
         row("<file>: expected format version <n>, got <n>; use the release that wrote this run", "another version of this program wrote it", "install that release", lambda f: ["verify", str(sealed(f, {"format_version": 99}))]),
         row("<file> is damaged: it is not a manifest", "a manifest was changed or cut", "restore the directory from a copy", lambda f: ["verify", str(damaged(f, "manifest.json", b""))]),
         row("<file> is damaged or was changed: its checksum <how>", "a stored file is not as it was written", "restore it from a copy; `rlis verify DIR` names every such file", lambda f: ["verify", str(sealed(f, {"format_version": 1}))], lambda f: ["report", str(damaged(f, "config.yaml", b"a: 1"))], in_store(spoiled_frames)),
+        row("<file>: expected the entry <name>, got none; use the release that wrote this run", "config.yaml is of another release, or not of a whole run", "use that release", "report meagre", "export meagre NEW", "resume meagre"),
         row("<directory> is damaged: result.json or log.jsonl is not as it was written", "`rlis status` found something else there", "`rlis resume` writes result.json anew", lambda f: ["status", str(damaged(f, "result.json", b'{"stopped": "target", "rate": 3}'))]),
         row("<file> is damaged: it is not JSON", "result.json was changed", "`rlis resume` writes it anew", in_store(lambda s: ((s.path / "result.json").write_text("x"), s.read_result()))),
         row("<file> is not there: the run has not got as far as a result", "result.json comes with the first result", "resume the run", in_store(lambda s: s.read_result())),
@@ -468,6 +510,11 @@ SECTIONS: dict[str, tuple[Row, ...]] = {
         row("estimate: expected a value that is not negative, got <value>; only rates have waiting times", "reciprocal in Python", "pass a rate", lambda f: estimators.reciprocal(estimators.Estimate(-1.0, 1.0, (-2.0, 0.0), 2))),
         row("log_interval: expected a positive value, got <value>; use log_interval=False", "mean or ratio of negative numbers", "log_interval=False", lambda f: estimators.ratio([-1.0, -2.0], [1.0, 1.0], log_interval=True)),
         row("<label, batch_index or weights>: expected <what>, got <what>; <fix>", "channel_shares in Python", "arrays of one length, weights and not their logarithms", lambda f: estimators.channel_shares([0], ["a", "b"], [1.0], 1), lambda f: estimators.channel_shares([3], ["a"], [1.0], 1), lambda f: estimators.channel_shares([0], ["a"], [-1.0], 1)),
+        row("f: expected a number, or one for each frame, got shape <shape>; return one column of it", "average or histogram of a function of paths", "return one number, or one for each frame", averaged(np.zeros((2, 2)))),
+        row("f: expected a number, or one for each of the <n> frames of path <n>, got shape <shape>", "the array has another length than the path", "return one number for each frame", averaged(np.zeros(5))),
+        row("f: expected a number for every path or an array for every path, got now one and then the other", "the function is of two kinds", "decide for one", averaged(np.zeros(2), 1.0)),
+        row("f: expected finite numbers, got nan or infinity on path <n>", "the function fails on a path", "mend it", averaged(math.nan)),
+        row("bins, range: expected those of numpy.histogram, got <values>; <reason>", "histogram of a function of paths", "see numpy.histogram", lambda f: ensemble().histogram(len, bins=-1)),
         row("<part of a tree>: expected <shape or range>, got <value>", "PathTree, TreeBuilder in Python", "see their documentation",
             lambda f: tree(lags=np.zeros(5)), lambda f: tree(positions=np.zeros((1, 1, 3))), lambda f: tree(labels=np.zeros(3)), lambda f: tree(parents=np.array([1, 0])), lambda f: tree(leaves=np.array([9])), lambda f: tree(log_weights=np.array([np.nan])), lambda f: tree().prune(np.zeros(5, bool)), lambda f: paths.TreeBuilder().add(np.zeros((1, 1)), [0], 0), lambda f: paths.TreeBuilder().add(np.zeros((1, 1, 3)), [5], 0)),
     ),

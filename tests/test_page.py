@@ -238,14 +238,16 @@ def test_brute_force_is_estimated_as_stated(finished: Path) -> None:
 
 def test_large_sets_are_thinned_and_say_so(finished: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run = views.load(finished)
-    grouping, _ = planes.channels_of(run, most=2000)
+    n_frames = int(run.paths.success().n_frames().sum())
+    grouping, _ = planes.channels_of(run, most=n_frames // 2)  # of one atom each
     assert grouping is not None and 0.0 < grouping.used < 1.0
     assert len(grouping.paths) == pytest.approx(grouping.used * run.paths.is_success.sum(), rel=0.3)
     assert sum(share.value for share in grouping.shares.values()) == pytest.approx(1.0)
-    monkeypatch.setattr(drawings, "MAX_FRAMES", 1000)
+    most = sum(tree.n_frames for tree in run.paths.trees) // 3
+    monkeypatch.setattr(drawings, "MAX_FRAMES", most)
     scene = drawings.look([run], None)
     text = page.render(replace(scene, channels=[(grouping, "")]), finished)
-    step = views.thinning(run.paths, 1000)
+    step = views.thinning(run.paths, most)
     assert step > 1 and f"one frame in {step}" in text and "of the paths, drawn at random" in text
 
 
