@@ -12,7 +12,7 @@ help:
 	@echo "make test     install into .venv if need be and run the tests"
 	@echo "make slow     the long tests"
 	@echo "make lint     ruff      make types   mypy      make format   ruff format"
-	@echo "make figures  the README's two figures, from $(RUN) to docs/figures/"
+	@echo "make figures  two of the README's figures, from $(RUN) to docs/figures/"
 	@echo "make docs     the documentation, to docs/_build/html/; runs the tutorials first (make notebooks), some minutes"
 	@echo "make clean    remove .venv, caches and build output (runs/ stays)"
 

@@ -1,6 +1,6 @@
 """Go on with mdtraj and deeptime: butane turns its torsion over; averages, an export, and a model of the paths.
 
-Needs `pip install "openmm_rlis[analysis]"` (pyarrow, tables and deeptime).
+Needs `pip install -e ".[analysis]"` (pyarrow, tables and deeptime).
 """
 
 from pathlib import Path

@@ -132,6 +132,7 @@ def verify(
 ) -> int:  # fmt: skip
     """Try to prove a run wrong: pass, fail or could not tell for each check. A SYSTEM is run both ways first."""
     from . import launch
+    from .config import read_yaml
     from .systems import available
 
     if not what.endswith(YAML) and (Path(what).exists() or what not in available()):
@@ -145,6 +146,8 @@ def verify(
             raise bad_input("--out", "a new directory, beside options of a run", str(out), "name another")
         status = launch.resume(out, {})
     else:
+        if what.endswith(YAML) and read_yaml(Path(what)).get("method") == "brute":
+            raise bad_input(what, "method: run, which verify compares with brute force", "brute", "leave `method` out")
         limits = {"seed": seed, "both": True, "workers": 2}
         status = _start(what, "run", out, {"beta": beta}, assignments, None, None, limits)
     return launch.verify(out, True, free_energy) if status == DONE else status

@@ -41,12 +41,12 @@ from .views import (
     FloatArray,
     RunData,
     along,
-    draw_successes,
     free_energy,
     laid_over,
     nearest_distances,
     plane_points,
     running_mean,
+    sample_successes,
     seen_flat,
 )
 
@@ -231,7 +231,7 @@ def _finish_plane(axis: Axes, ground: Landscape, plane: Plane) -> None:
 
 def plot_paths(axis: Axes, run: RunData, plane: Plane, colour: str) -> None:
     """Plot some success paths, drawn by weight and smoothed a little."""
-    for i in draw_successes(run.paths, SHOWN_PATHS, np.random.default_rng(0)):
+    for i in sample_successes(run.paths, SHOWN_PATHS, np.random.default_rng(0)):
         axis.plot(*_smooth(plane.points(run.paths.positions(i))).T, color=colour, linewidth=0.9, alpha=0.8)
 
 
@@ -239,7 +239,7 @@ def _plot_channels(axis: Axes, grouping: Grouping, plane: Plane) -> None:
     for channel in range(len(grouping.shares)):
         members = grouping.paths.select(grouping.names == channel)
         colour = CHANNEL_COLOURS[channel % len(CHANNEL_COLOURS)]
-        for i in draw_successes(members, 4, np.random.default_rng(0)):
+        for i in sample_successes(members, 4, np.random.default_rng(0)):
             axis.plot(*_smooth(plane.points(members.positions(i))).T, color=colour, linewidth=0.9, alpha=0.8)
         axis.plot([], [], color=colour, label=f"channel {channel + 1}")
 
@@ -268,7 +268,7 @@ def draw_traces(axis: Axes, run: RunData, plane: Plane, colour: str) -> None:
     if not run.has_success:
         say_nothing(axis, "no success paths yet")
         return
-    for i in draw_successes(run.paths, SHOWN_PATHS, np.random.default_rng(0)):
+    for i in sample_successes(run.paths, SHOWN_PATHS, np.random.default_rng(0)):
         times = run.paths.times(i)
         axis.plot(times - times[-1], plane.points(run.paths.positions(i))[:, 0], color=colour, linewidth=0.8, alpha=0.8)
     for name, (x,) in plane.landmarks.items():
@@ -308,7 +308,7 @@ class Strip:
 
 def strip(run: RunData, plane: Plane | None, n: int = 6) -> Strip:
     """Return structures along one success path, drawn by weight, from the last one in A to the first one in B."""
-    path = draw_successes(run.paths, 1, np.random.default_rng(1))[0]
+    path = sample_successes(run.paths, 1, np.random.default_rng(1))[0]
     frames = run.paths.positions(path).astype(np.float64)
     points = plane.points(frames) if plane is not None else frames.reshape(len(frames), -1)
     picked = [int(k) for k in along(frames, points, n)]

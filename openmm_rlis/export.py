@@ -29,7 +29,7 @@ SUFFIXES = {"dcd": "dcd", "xtc": "xtc", "hdf5": "h5"}
 # A file, a frame, an atom in a frame; from ten atoms on xtc is compressed, to about half of this.
 BYTES = {"dcd": (300, 24, 12), "xtc": (0, 56, 12), "hdf5": (9000, 8, 12)}
 TABLES = ("csv", "parquet")
-EXTRA = "pip install 'openmm_rlis[analysis]'"
+EXTRA = "pip install -e '.[analysis]'"
 Columns = Mapping[str, Sequence[Any] | NDArray[Any]]
 
 

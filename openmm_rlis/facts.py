@@ -30,6 +30,11 @@ from .views import RunData, obtain
 
 SUPERSCRIPTS = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 SPACE = "\N{NO-BREAK SPACE}"
+MEASURES = {
+    ("Distances", False): ("distance", "nm"), ("Coordinates", False): ("", "nm"), ("Angles", True): ("angle", "deg"),
+    ("Dihedrals", True): ("dihedral", "deg"), ("Angles", False): ("cosine of the angle", ""),
+}  # fmt: skip
+"""What a feature in a box is called, and its unit, by its class and whether it is in radians."""
 TIMES = (("ps", 1.0), ("ns", 1e3), ("µs", 1e6), ("ms", 1e9), ("s", 1e12))
 
 NUMBERS = {
@@ -303,10 +308,30 @@ def _forces(run: RunData) -> str:
 def _region(region: Any) -> str:
     if region.feature is None or region.center is None:
         return "where a condition written in Python holds"
+    if hasattr(region.feature, "low"):  # a Box; its ball of radius 1 about 0 would say nothing
+        box = region.feature
+        parts = zip(box.values.parts, box.low.tolist(), box.high.tolist(), strict=True)
+        return f"where {' and '.join(_interval(*part) for part in parts)}; atoms are counted from 0"
     centre = region.center.tolist()
     shown = ", ".join(number(x) for x in centre[:12]) + (", ..." if len(centre) > 12 else "")
     kind = type(region.feature).__name__
     return f"within {number(region.radius)} of ({shown}) in feature space ({kind}, {len(centre)} numbers)"
+
+
+def _interval(part: Any, low: float, high: float) -> str:
+    """Return a feature of one column and its interval, angles in degrees."""
+    name, angle = type(part).__name__, bool(getattr(part, "radians", False))
+    indices = [int(i) for table in part.buffers() for i in table.reshape(-1).tolist()]
+    word, unit = MEASURES.get((name, angle), (name, ""))
+    if name == "Coordinates":
+        what = f"{'xyz'[indices[0] % 3]} of atom {indices[0] // 3}"
+    else:
+        what = f"{word} of atoms {', '.join(map(str, indices))}" if indices else word
+    low, high = (math.degrees(end) if angle else end for end in (low, high))
+    ends = f"at most {number(high, 6)}" if math.isinf(low) else f"at least {number(low, 6)}"
+    if math.isfinite(low) and math.isfinite(high):
+        ends = f"from {number(low, 6)} to {number(high, 6)}"
+    return f"{what} {ends}{unit and SPACE + unit}"
 
 
 # ---------------------------------------------------------------------------------------------------------------- cost

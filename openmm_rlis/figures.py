@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from .planes import Grouping, log_odds, probes
-from .views import FloatArray, RunData, draw_successes, obtain, root_shares
+from .views import FloatArray, RunData, obtain, root_shares, sample_successes
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -222,7 +222,7 @@ def draw_odds(axis: Axes, run: RunData, colour: str) -> None:
     if value is None or not run.has_success:
         say_nothing(axis, "no success paths yet" if value is not None else "no value function")
         return
-    drawn = draw_successes(run.paths, probes(run), np.random.default_rng(0))
+    drawn = sample_successes(run.paths, probes(run), np.random.default_rng(0))
     lines = [line for line in log_odds(run, value, drawn) if len(line[0]) > 1]
     if not lines:
         say_nothing(axis, "paths are too short to draw")

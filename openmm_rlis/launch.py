@@ -35,7 +35,7 @@ Work = Callable[[Report], Any]
 DONE, FAILED, BAD_INPUT, LIMIT, INTERRUPTED = 0, 1, 2, 3, 130
 _SEVERITY = (DONE, LIMIT, BAD_INPUT, FAILED, INTERRUPTED)
 _CHILD = "RLIS_CHILD"
-_LIMIT_FLAGS = {
+LIMITS = {
     "target_relative_error": "--target-error",
     "max_force_evaluations": "--max-evals",
     "max_seconds": "--max-time",
@@ -183,12 +183,14 @@ def _show_checks(title: str, checks: Sequence[Any]) -> int:
     """Print checks as a table and return the exit status: 1 if one fails."""
     from rich.console import Console
     from rich.table import Table
+    from rich.text import Text
 
-    table = Table(title=title, title_justify="left")
+    # As Text: a path or the name of a region may look like markup.
+    table = Table(title=Text(title), title_justify="left")
     for column in ("check", "verdict", ""):
         table.add_column(column, overflow="fold")
     for check in checks:
-        table.add_row(check.name, check.verdict, check.detail)
+        table.add_row(*map(Text, (check.name, check.verdict, check.detail)))
     Console().print(table)
     return FAILED if any(check.verdict == "fail" for check in checks) else DONE
 
@@ -280,7 +282,7 @@ def _child_command(directory: Path, direction: str, limits: Mapping[str, Any]) -
             "--direction",
             direction,
         ]
-    return command + [part for key, value in limits.items() for part in (_LIMIT_FLAGS[key], str(value))]
+    return command + [part for key, value in limits.items() for part in (LIMITS[key], str(value))]
 
 
 def holds_run(directory: Path) -> bool:

@@ -10,10 +10,12 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from . import drawings, facts, figures, planes, provenance
+from .disk import replace, storage_errors
 from .drawings import Scene
 from .facts import Row
 from .figures import styled
@@ -51,7 +53,8 @@ def write(path: Path, scene: Scene) -> Path:
     """Write the page of one run, or of both directions, to `path` in their directory and return it."""
     with styled():
         text = render(scene, path.parent)
-    path.write_text(text, encoding="utf-8")
+    with storage_errors("write", path):
+        replace(path, partial(Path.write_text, data=text, encoding="utf-8"))
     return path
 
 
@@ -308,12 +311,19 @@ def _again(runs: Sequence[RunData], directory: Path) -> Section:
     inside = any(result.directory != directory for result in loaded)
     parent = provenance.parent_config(directory) if inside else None
     configs = [parent] if parent is not None else [result.config for result in loaded]
-    commands = [provenance.command(config, "again") for config in configs]
+    file = f"{directory.resolve().name}/config.yaml" if parent is not None else ""
+    commands = [provenance.command(config, "again", file) for config in configs]
     words = [f"{run.title}: seed {run.result.get('seed')}, begun {facts.dates(run)}." for run in runs]
-    if None in commands:
-        words.append("This run was started from Python; its script repeats it, with the settings in config.yaml.")
-    else:
+    if None not in commands:
         words.append("The same seed gives the same numbers on the same machine and versions.")
+    elif any(map(provenance.is_own, configs)):
+        method = configs[0].get("method", "run")
+        words.append(
+            f"This run was started from a configuration file; rlis {method} with that file, the same options and "
+            "another --out repeats it. Its files are kept in this directory (system.xml, inputs/)."
+        )
+    else:
+        words.append("This run was started from Python; its script repeats it, with the settings in config.yaml.")
     places = [directory] if parent is not None else [result.directory for result in loaded]
     found = runs[0].result.get("versions", {})
     rows = [Row(str(name), "", [(str(version), "")]) for name, version in found.items()]

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from . import estimators
 from .estimators import Estimate
 from .paths import PathEnsemble
-from .views import FloatArray, RunData, draw_successes, obtain
+from .views import FloatArray, RunData, obtain, sample_successes
 
 MOST_PAIRS_ATOMS = 60
 CLEARLY_DIFFERENT = 1.0
@@ -88,7 +88,7 @@ def _sample(runs: Sequence[RunData]) -> NDArray[Any]:
     rng = np.random.default_rng(0)
     paths: list[NDArray[Any]] = []
     for run in runs:
-        paths += [run.paths.positions(i) for i in draw_successes(run.paths, 5, rng)] if run.has_success else []
+        paths += [run.paths.positions(i) for i in sample_successes(run.paths, 5, rng)] if run.has_success else []
     return np.concatenate(paths or [run.replicas[:500] for run in runs])
 
 
@@ -148,7 +148,7 @@ def _distances(n_atoms: int) -> Columns:
 
 
 def _ends(run: RunData) -> tuple[NDArray[Any], NDArray[Any]]:
-    chosen = draw_successes(run.paths, PROBES, np.random.default_rng(0))
+    chosen = sample_successes(run.paths, PROBES, np.random.default_rng(0))
     frames = [run.paths.positions(i)[[0, -1]] for i in chosen]
     both = np.stack(frames)
     return both[:, 0], both[:, 1]

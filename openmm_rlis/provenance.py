@@ -2,10 +2,12 @@
 
 The command is rebuilt from the stored configuration: options of the system, settings that differ from their defaults,
 seed, targets, limits and workers. A run from Python, whose regions are Python objects, has no command; its script does.
+A run of an own system needs the configuration file that it was started from; a directory of both directions keeps it.
 """
 
 from __future__ import annotations
 
+import math
 import shlex
 from collections.abc import Mapping
 from importlib import resources
@@ -16,27 +18,34 @@ import yaml
 
 from .config import RunConfig, Settings
 from .errors import InputError
+from .launch import LIMITS
+from .own import PREFIX
 from .result import versions
 
 FLAGS = {"source": "--from", "target": "--to", "others": "--others", "beta": "--beta"}
-LIMITS = {
-    "seed": "--seed",
-    "target_relative_error": "--target-error",
-    "max_force_evaluations": "--max-evals",
-    "max_seconds": "--max-time",
-    "workers": "--workers",
-    "platform": "--platform",
-}
+GIVEN = {"seed": "--seed", **LIMITS, "workers": "--workers", "platform": "--platform"}
 
 
-def command(config: Mapping[str, Any], name: str) -> str | None:
+def is_own(config: Mapping[str, Any]) -> bool:
+    """Return whether a stored configuration is that of an own system, from files."""
+    system = config.get("system")
+    return isinstance(system, Mapping) or str(system).startswith(PREFIX)
+
+
+def command(config: Mapping[str, Any], name: str, file: str = "") -> str | None:
     """Return the command line that repeats a run into directory `name`, or None if there is none.
 
     Parameters
     ----------
     config
         Of a run directory, or of one that holds both directions.
+    name
+        Of the new directory.
+    file
+        A configuration file that `rlis run` takes; nothing else repeats a run of an own system.
     """
+    if is_own(config):
+        return shlex.join(["rlis", "run", file, "--out", name]) if file else None
     recipe = config.get("recipe") or ({k: config[k] for k in ("system", "options")} if "options" in config else None)
     if recipe is None:
         return None
@@ -49,7 +58,7 @@ def command(config: Mapping[str, Any], name: str) -> str | None:
     for key, value in config.get("settings", {}).items() if method == "run" else ():
         if changed.get(key) != value:
             words += ["--set", f"settings.{key}={_text(value)}"]
-    for key, flag in LIMITS.items():
+    for key, flag in GIVEN.items():
         if config.get(key) is not None:
             words += [flag, _text(config[key])]
     words += ["--both"] if config.get("both") else []
@@ -62,7 +71,9 @@ def _listed(value: Any) -> str:
 
 def _text(value: Any) -> str:
     """Return a value as YAML on one line, which is how the command line reads it."""
-    return value if isinstance(value, str) else yaml.safe_dump(value, default_flow_style=True).split("\n")[0]
+    if isinstance(value, str):
+        return value
+    return str(yaml.safe_dump(value, default_flow_style=True, width=math.inf)).split("\n")[0]
 
 
 def parent_config(directory: Path) -> Mapping[str, Any] | None:

@@ -22,7 +22,7 @@ from .features import Feature, Joined, as_feature, check_feature
 
 
 class Region:
-    """A set of configurations; build it with `Region.ball` or `Region.where`."""
+    """A set of configurations; build it with `Region.ball`, `Region.within` or `Region.where`."""
 
     def __init__(
         self,

@@ -68,7 +68,7 @@ def tables(result: Mapping[str, Any]) -> list[Any]:
     others = ", ".join(result.get("others") or ()) or "none"
     ends = f"{result.get('source')} → {result.get('target')}"
     heading = f"{result.get('system')}: {ends}, beta {result.get('beta'):.6g}, others {others}"
-    table = Table(title=heading, title_justify="left")
+    table = Table(title=Text(heading), title_justify="left")
     table.add_column("")
     for column in ("value", "error", "95 % interval"):
         table.add_column(column, justify="right")
@@ -79,7 +79,7 @@ def tables(result: Mapping[str, Any]) -> list[Any]:
             table.add_row(name.replace("_", " "), *_cells(result[name]), unit)
     notes = Table(box=None, show_header=False, pad_edge=False)
     for name, text in _notes(result):
-        notes.add_row(name, text)
+        notes.add_row(Text(name), Text(text))
     alarms = [Text(f"alarm: {line}", style="bold yellow") for line in result.get("diagnostics", {}).get("alarms", [])]
     return [table, notes, *alarms]
 

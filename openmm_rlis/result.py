@@ -21,6 +21,7 @@ from .console import rate_text
 from .diagnostics import Diagnostic, Production
 from .errors import bad_input
 from .estimators import BatchTotals, Estimate
+from .own import PREFIX
 from .paths import PathEnsemble
 from .storage import Round, RunDirectory
 
@@ -342,7 +343,7 @@ def problem_of(config: Mapping[str, Any], problem: Problem | None, directory: Pa
         raise bad_input(
             "problem", "the Problem that the run was started with, since its regions are Python objects", "none"
         )
-    if directory is not None and str(config["recipe"]["system"]).startswith("own:"):
+    if directory is not None and str(config["recipe"]["system"]).startswith(PREFIX):
         from .assembly import rebuild
 
         return rebuild(config["recipe"]["options"], directory)

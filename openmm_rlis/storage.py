@@ -2,7 +2,7 @@
 
 ::
 
-    run/  manifest.json  config.yaml  system.xml  value.pt  result.json  log.jsonl
+    run/  manifest.json  config.yaml  system.xml  inputs/  value.pt  result.json  log.jsonl
           rounds/<stage>/<index>/{manifest.json, arrays.npz}      a round is whole, or it is not there
           paths/topology.pdb  paths/<stage>-<index>-<batch>.dcd   tree frames, each once
 

@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from . import estimators
 from .errors import RlisError
 from .paths import SUCCESS, PathEnsemble, PathTree
-from .result import Result
+from .result import ARRAYS, Result
 from .result import load as load_result
 from .storage import RunDirectory
 
@@ -31,10 +31,10 @@ if TYPE_CHECKING:
     from .problem import Problem
 
 FloatArray = NDArray[np.float64]
-Plane = Callable[[Any], FloatArray]
+Points = Callable[[Any], FloatArray]
+"""Frames (n, n_atoms, 3) to points (n, 1) or (n, 2), as `planes.Plane` has it."""
 
 CHUNK = 20_000
-ARRAYS = ("transitions", "exits", "time")
 
 
 @dataclass(frozen=True)
@@ -145,7 +145,7 @@ def frame_weights(tree: PathTree, keep: NDArray[np.bool_] | None = None) -> Floa
 
 
 def plane_points(
-    paths: PathEnsemble, plane: Plane, interval: float, n_most: int, only_success: bool = False
+    paths: PathEnsemble, plane: Points, interval: float, n_most: int, only_success: bool = False
 ) -> tuple[FloatArray, FloatArray]:
     """Return points (n, k) of about `n_most` frames at most, `interval` ps apart, and the time (n,) each stands for.
 
@@ -218,7 +218,7 @@ def _density(
     return first, np.divide(first**2, second, out=np.zeros_like(first), where=second > 0)
 
 
-def draw_successes(paths: PathEnsemble, n: int, rng: np.random.Generator) -> list[int]:
+def sample_successes(paths: PathEnsemble, n: int, rng: np.random.Generator) -> list[int]:
     """Return the indices of `n` success paths drawn by weight (systematic resampling), each at most once."""
     success = np.flatnonzero(paths.is_success & (paths.weights > 0))
     cumulative = np.cumsum(paths.weights[success])

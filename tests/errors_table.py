@@ -94,6 +94,7 @@ def prepare(folder: Path) -> None:
     (folder / "nan.pdb").write_text(text.replace("1.530", "  nan"))
     (folder / "garbage.pdb").write_text("ATOM  what is this\n")
     (folder / "binary.yaml").write_bytes(b"\xff\xfe")
+    (folder / "brute.yaml").write_text("system: double_well\nmethod: brute")
     (folder / "list.yaml").write_text("[1, 2]")
     (folder / "broken.yaml").write_text("a: [")
     (folder / "endless.yaml").write_text("system: &a [*a]")
@@ -348,6 +349,7 @@ SECTIONS: dict[str, tuple[Row, ...]] = {
         row("--out: expected a new or empty directory, got <directory>; name another or use `rlis resume`", "both directions go into a new directory", "name another", "run lj7 --both --out occupied"),
         row("--out: expected a new directory, beside options of a run, got <directory>; name another", "`rlis verify SYSTEM` with options, but its runs are there already", "name another directory with `--out`", "verify double_well --seed 3 --out occupied"),
         row("verify: expected no options of a run beside a run directory, got <what>; name a system", "`rlis verify DIR` does not start a run", "leave the options out", "verify fresh --seed 3"),
+        row("<file>: expected method: run, which verify compares with brute force, got brute; leave `method` out", "the file asks for brute force, which `rlis verify FILE` does beside the run", "leave `method` out of the file", "verify brute.yaml --out NEW"),
         row("--free-energy: expected a directory of both directions (rlis run --both), got <directory>", "one direction has no ratio of rates", "verify the directory that holds `forward` and `backward`", "verify fresh --free-energy 1"),
         row("OUT: expected a new or empty directory, got <directory>", "`rlis export` writes over nothing", "name another", "export fresh occupied"),
         row("--format: expected one of <formats>, got <format>", "trajectories cannot be written in this format", "take one of the list", "export fresh NEW --format gro"),

@@ -116,8 +116,8 @@ def test_no_room_is_said_before_anything_is_written(
     [
         (["--format", "gro"], ["--format", "dcd", "hdf5", "gro"]),
         (["--weights", "xls"], ["--weights", "csv", "parquet", "xls"]),
-        (["--weights", "parquet"], ["--weights", "pyarrow", "pip install 'openmm_rlis[analysis]'"]),
-        (["--format", "hdf5"], ["--format", "tables", "pip install 'openmm_rlis[analysis]'"]),
+        (["--weights", "parquet"], ["--weights", "pyarrow", "pip install -e '.[analysis]'"]),
+        (["--format", "hdf5"], ["--format", "tables", "pip install -e '.[analysis]'"]),
     ],
 )
 def test_bad_formats_and_missing_libraries_are_one_line(

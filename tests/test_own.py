@@ -265,6 +265,14 @@ def test_verify_takes_a_configuration_file(folder: Path, monkeypatch: pytest.Mon
     assert calls[0][:3] == (str(folder / "config.yaml"), "run", folder / "checked") and calls[0][-1]["both"]
 
 
+def test_verify_refuses_a_file_of_brute_force(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with (folder / "config.yaml").open("a") as file:
+        file.write("method: brute\n")
+    assert cli.execute(["verify", str(folder / "config.yaml"), "--out", str(folder / "checked")]) == 2
+    err = capsys.readouterr().err
+    assert "method: run" in err and "brute" in err and err.count("\n") == 1 and not (folder / "checked").exists()
+
+
 @pytest.mark.parametrize(
     ("edit", "words"),
     [

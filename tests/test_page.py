@@ -4,6 +4,7 @@ One short real run serves most tests; made-up runs (from test_report) carry the 
 """
 
 import math
+import runpy
 import shlex
 import shutil
 import subprocess
@@ -12,6 +13,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -22,9 +24,10 @@ from hypothesis import strategies as st
 from test_report import PLANE, make_run
 
 import openmm_rlis as rlis
-from openmm_rlis import cli, drawings, facts, launch, page, planes, provenance, report, views
+from openmm_rlis import cli, config, drawings, facts, launch, page, planes, provenance, report, sampler, views
 from openmm_rlis.config import Settings
 from openmm_rlis.paths import PathEnsemble
+from openmm_rlis.regions import Box
 from openmm_rlis.systems import double_well
 
 ROOT = Path(__file__).parents[1]
@@ -117,7 +120,9 @@ def test_the_page_needs_nothing_outside_itself(finished: Path) -> None:
     addresses = [str(value) for _, attrs in found.tags for key, value in attrs.items() if key in ("src", "href")]
     assert not any(address.startswith(("http", "//")) for address in addresses)
     policies = [attrs["content"] for tag, attrs in found.tags if tag == "meta" and "http-equiv" in attrs]
-    assert policies and "default-src 'none'" in str(policies[0])
+    kept = ("default-src", "base-uri", "form-action")
+    assert policies and all(f"{name} 'none'" in str(policies[0]) for name in kept)
+    assert not list(finished.glob(".tmp-*"))
 
 
 def test_the_page_says_the_rate_and_what_it_means(finished: Path) -> None:
@@ -199,17 +204,64 @@ def test_without_torch_and_openmm_the_page_says_what_is_missing(copied: Path) ->
 
 
 def test_the_command_on_the_page_repeats_the_run(finished: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    config: dict[str, Any] = rlis.load(finished).config
-    line = provenance.command(config, "again")
+    stored: dict[str, Any] = rlis.load(finished).config
+    line = provenance.command(stored, "again")
     assert line is not None and line in read(finished).text
     seen: list[Any] = []
     monkeypatch.setattr(launch, "start", lambda config, out: seen.append((config, out)) or 0)
     assert cli.execute(shlex.split(line)[1:]) == 0
     again, out = seen[0]
-    assert out == Path("again") and again.settings.model_dump(mode="json") == config["settings"]
+    assert out == Path("again") and again.settings.model_dump(mode="json") == stored["settings"]
     problem = launch.build(again)
-    assert problem.recipe == config["recipe"] and again.target_relative_error == config["target_relative_error"]
-    assert (again.seed, again.workers, again.method) == (config["seed"], config["workers"], config["method"])
+    assert problem.recipe == stored["recipe"] and again.target_relative_error == stored["target_relative_error"]
+    assert (again.seed, again.workers, again.method) == (stored["seed"], stored["workers"], stored["method"])
+
+
+@pytest.fixture
+def own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The example of an own system in `one`, and both ways in `two`, as far as they are before the first round."""
+    folder = Path(shutil.copytree(ROOT / "examples" / "own_system", tmp_path / "own"))
+    runpy.run_path(str(folder / "make_files.py"))["main"](folder)
+    monkeypatch.setattr(sampler.Loop, "run", lambda _: SimpleNamespace(stopped="max_seconds"))
+    for name, ways in (("one", []), ("two", ["--both"])):
+        assert cli.execute(["run", str(folder / "config.yaml"), "--out", str(folder / name), *ways]) == launch.LIMIT
+    return folder
+
+
+def test_the_page_of_an_own_system_names_its_configuration_file(own: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It can be run again from that file alone; of both ways the file stands in the directory."""
+    for name in ("one", "two"):
+        assert cli.execute(["report", str(own / name)]) == 0
+    one, two = read(own / "one").text, read(own / "two").text
+    assert "started from a configuration file; rlis run with that file" in one and "system.xml, inputs/" in one
+    assert "rlis run own:" not in one + two and "started from Python" not in one + two and "again" not in one
+    assert all(provenance.is_own(rlis.load(own / path).config) for path in ("one", "two/forward"))
+    assert "dihedral of atoms 0, 1, 2, 3 from 150 to 210\N{NO-BREAK SPACE}deg" in one
+    line = next(line for line in two.splitlines() if line.startswith("rlis run"))
+    seen: list[Any] = []
+    monkeypatch.setattr(launch, "start", lambda config, out: seen.append((config, out)) or 0)
+    monkeypatch.chdir(own)
+    assert cli.execute(shlex.split(line)[1:]) == 0
+    again, out = seen[0]
+    assert out == Path("again") and again.both and again.system.name == "chain"
+    assert launch.build(again.one_way("forward", {})).recipe == rlis.load(own / "two/forward").config["recipe"]
+
+
+def test_long_options_are_written_whole() -> None:
+    options = {"depths": [0.1 * i for i in range(40)], "others": ["C0", "C1"]}
+    line = provenance.command({"system": "toy", "options": options, "both": True}, "again")
+    assert line is not None and "\n" not in line and "--others C0,C1" in line and line.endswith("--both --out again")
+    word = next(word for word in shlex.split(line) if word.startswith("depths="))
+    assert config.parse_assignment(word) == ("depths", options["depths"])
+
+
+def test_boxes_are_told_by_their_intervals() -> None:
+    parts = [rlis.features.Distances([(0, 4)]), rlis.features.Angles([(1, 2, 3)], True),
+             rlis.features.Coordinates([(2, 1)])]  # fmt: skip
+    box = Box(parts, [-math.inf, 0.5, 1.0], [2.5, math.inf, 2.0], [0.0] * 3, [0.1] * 3)
+    told = facts._region(rlis.Region.within(box)).replace(facts.SPACE, " ")
+    assert "distance of atoms 0, 4 at most 2.5 nm and angle of atoms 1, 2, 3 at least 28.6479 deg" in told
+    assert "y of atom 2 from 1 to 2 nm" in told
 
 
 def test_a_run_from_python_has_no_command() -> None:

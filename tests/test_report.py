@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console
 
-from openmm_rlis import drawings, estimators, report, views
+from openmm_rlis import drawings, estimators, launch, report, views
 from openmm_rlis.paths import PathEnsemble, PathTree, TreeBuilder
 from openmm_rlis.planes import Plane
 from openmm_rlis.storage import RunDirectory
@@ -114,6 +114,15 @@ def test_tables_say_what_the_result_says() -> None:
     assert "alarm: one root carries half of the rate" in text and "2.00e+06" in text
 
 
+@pytest.mark.parametrize("name", ["[/b]", "[x]", "[bold]A"])
+def test_names_that_look_like_markup_are_shown(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    result = {**make_run(1, name, "B").result, "system": name, "others": [name], "stopped": name}
+    result["diagnostics"] = {"alarms": [name], name: 1.0}
+    assert shown(result).count(name) >= 6
+    check = SimpleNamespace(name=name, verdict="pass", detail=name)
+    assert launch._show_checks(name, [check]) == launch.DONE and capsys.readouterr().out.count(name) == 3
+
+
 def test_tables_of_unknown_errors() -> None:
     empty = {"value": None, "standard_error": None, "interval": [0.0, None], "n_batches": 1}
     text = shown({"system": "toy", "source": "A", "target": "B", "beta": 1.0, "rate": empty})
@@ -205,7 +214,7 @@ def test_paths_are_drawn_by_weight() -> None:
     paths = PathEnsemble([random_tree(np.random.default_rng(1), 0, 40)])
     share = np.where(paths.is_success, paths.weights, 0.0) / paths.success().weights.sum()
     for seed in range(20):
-        drawn = views.draw_successes(paths, 10, np.random.default_rng(seed))
+        drawn = views.sample_successes(paths, 10, np.random.default_rng(seed))
         assert set(np.flatnonzero(share >= 0.1)) <= set(drawn) and all(paths.is_success[drawn])
 
 
