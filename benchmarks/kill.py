@@ -42,7 +42,7 @@ def main() -> None:
     for i in range(KILLS):
         arguments = ["resume", str(broken)] if (broken / "config.yaml").exists() else [*START, "--out", str(broken)]
         process = subprocess.Popen([*COMMAND, *arguments], stdout=subprocess.DEVNULL)
-        delay = rng.uniform(6.0, 6.0 + seconds / 3)
+        delay = rng.uniform(6.0, 6.0 + seconds / 8)
         try:
             process.wait(delay)
             lines.append(f"| {i + 1} | - | finished before {delay:.1f} s |")
