@@ -102,13 +102,16 @@ def status(
     from . import console
 
     try:
-        found = console.status(directory)
-        lines = console.status_lines(directory)
+        if as_json:
+            found = console.status(directory)
+            text = json.dumps(found.get("", found), indent=2)
+        else:
+            text = "\n".join(console.status_lines(directory))
     except RlisError:
         raise
     except (AttributeError, KeyError, TypeError, ValueError):
         raise StorageError(f"{directory} is damaged: result.json or log.jsonl is not as it was written") from None
-    print(json.dumps(found.get("", found), indent=2) if as_json else "\n".join(lines))
+    print(text)
     return DONE
 
 

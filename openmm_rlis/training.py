@@ -82,24 +82,13 @@ def samples_of(walk: Walk, value: ValueFunction, decay: float, most: int, rng: n
     """
     codes = walk.frames.codes
     features = evaluate(value.features, np.asarray(walk.tree.positions))
-    log_values = _log_values(value, features)
+    log_values = evaluate(value.log_mixture, features)
     tree = td_returns(walk, log_values, 1.0)
     mixed = np.logaddexp(tree, td_returns(walk, log_values, decay)) - np.log(2.0) if decay < 1.0 else tree
     rows = np.flatnonzero(codes == OUTSIDE)
     if len(rows) > most:
         rows = np.sort(rng.choice(rows, most, replace=False))
     return Samples(features[rows], mixed[rows])
-
-
-def _log_values(value: ValueFunction, features: Array) -> Array:
-    """Return ln V (n,) for features (n, k), piece by piece: a walk may have millions of frames."""
-    found = []
-    with torch.no_grad():
-        for piece in torch.as_tensor(features).split(20_000):
-            fine, coarse = value.log_parts(piece)
-            found.append(torch.logaddexp(fine + value.log_fine_share, coarse + value.log_coarse_share))
-    log_values: Array = torch.cat(found).numpy()
-    return log_values
 
 
 def loss_function(name: str, log_values: Tensor, log_targets: Tensor, frozen: Tensor) -> Tensor:

@@ -103,10 +103,14 @@ class ValueFunction(nn.Module):
         coarse = nn.functional.logsigmoid(self.coarse(torch.stack([a, b], dim=-1)).squeeze(-1))
         return fine, coarse
 
+    def log_mixture(self, f: Tensor) -> Tensor:
+        """Return ln V (n,) for features (n, k)."""
+        fine, coarse = self.log_parts(f)
+        return torch.logaddexp(fine + self.log_fine_share, coarse + self.log_coarse_share)
+
     def forward(self, x: Tensor) -> Tensor:
         """Return ln V (n,) for positions (n, n_atoms, 3) in nm, boundary values not applied."""
-        fine, coarse = self.log_parts(self.features(x))
-        return torch.logaddexp(fine + self.log_fine_share, coarse + self.log_coarse_share)
+        return self.log_mixture(self.features(x))
 
     @torch.jit.ignore
     def log_value(self, positions: Any) -> NDArray[np.float64]:
