@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 RUNS = Path("runs/benchmarks")
+RESULTS = Path(__file__).parent / "results"
 Row = dict[str, Any]
 
 
@@ -52,10 +53,8 @@ def evaluations(result: Row, part: str = "total") -> float:
 
 def save(name: str, lines: list[str]) -> None:
     """Write a table into benchmarks/results/ and show it."""
-    folder = Path(__file__).parent / "results"
-    folder.mkdir(exist_ok=True)
     text = "\n".join(lines) + "\n"
-    (folder / f"{name}.md").write_text(text)
+    (RESULTS / f"{name}.md").write_text(text)
     print(text)
 
 

@@ -65,6 +65,11 @@ class Production:
         return float(self.root_weights[self.root_defensive].sum())
 
 
+def score_limit(n_batches: int) -> float:
+    """Return what a difference over its standard error from `n_batches` exceeds by chance once in 500 (Student's t)."""
+    return float(student_t.ppf(1.0 - FALSE_ALARM / 2.0, max(n_batches - 1, 1)))
+
+
 def measure(found: Production) -> dict[str, float]:
     """Return every diagnostic as a number, NaN where the run is too short to say.
 
@@ -117,7 +122,7 @@ def checks(
     """Return every check with its verdict; alarms are one line each: what it means, what to do."""
     n, nothing = found.n_batches, found.n_rounds > 0 and rate.value == 0.0
     tail, root, batch = (numbers[name] for name in ("tail_index", "largest_root_share", "largest_batch_share"))
-    most = max(0.2, 4.0 / n)
+    most, limit = max(0.2, 4.0 / n), score_limit(n)
     rows = [
         (
             "settled", float(settled) if found.n_rounds else float("nan"), "yes", not settled,
@@ -142,7 +147,7 @@ def checks(
             f"one batch of {n} carries {batch:.0%} of the transitions: run longer",
         ),
         (
-            "ended", ended.value, "1 within 4 errors", abs(ended.value - 1.0) > 4.0 * ended.standard_error,
+            "ended", ended.value, f"1 within {limit:.1f} errors", abs(ended.value - 1.0) > limit * ended.standard_error,
             f"weights of all ended paths sum to {ended.value:.3f} instead of 1: report this as a bug",
         ),
     ]  # fmt: skip
@@ -157,7 +162,7 @@ def alarms(found: Production, numbers: dict[str, float], rate: Estimate, ended: 
 
 
 def _disagreements(numbers: dict[str, float], n_batches: int) -> list[Diagnostic]:
-    limit = float(student_t.ppf(1.0 - FALSE_ALARM / 2.0, n_batches - 1))
+    limit = score_limit(n_batches)
     causes = {
         "defence_score": "roots without roulette and the others disagree by {:.1f} standard errors: the value function "
         "hides a channel; trust roots without roulette (settings.defensive_share=1) or learn longer",

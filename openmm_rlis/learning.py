@@ -38,6 +38,7 @@ LATE_ROUNDS = 3
 MOST_LEARNING = 3
 WORTHWHILE = 4.0
 FEWEST_ROOTS = 10
+FIRST_LOOK = 3
 
 
 @dataclass(frozen=True)
@@ -228,8 +229,8 @@ def make_plan(
     """Divide the effort between the run in A and the walks by their measured variances.
 
     With relative variance v_f / E_f from E_f evaluations of flux run (spread of V summed over the exits of a replica)
-    and v_w / E_w from walking, the best division is E_f : E_w = sqrt(v_f) : sqrt(v_w). One round gets half of what
-    the target needs, at most `budget` evaluations.
+    and v_w / E_w from walking, the best division is E_f : E_w = sqrt(v_f) : sqrt(v_w). One round gets a
+    FIRST_LOOK-th of what the target needs, at most `budget` evaluations.
     """
     late = infos[-LATE_ROUNDS:]
     per_root = _mean_over_roots(late, "evaluations_per_root")
@@ -237,7 +238,7 @@ def make_plan(
     n_replicas = len(run.n_exits)
     sums = np.bincount(run.replica, np.exp(value.log_value(run.exits)), minlength=n_replicas)
     v_flux = float(sums.var() / sums.mean() ** 2) * flux_lags * problem.lag_steps
-    total = 0.5 * (np.sqrt(v_flux) + np.sqrt(v_walk)) ** 2 / target_relative_error**2
+    total = (np.sqrt(v_flux) + np.sqrt(v_walk)) ** 2 / target_relative_error**2 / FIRST_LOOK
     total = max(min(total, budget), 1.0)
     share = np.sqrt(v_flux) / (np.sqrt(v_flux) + np.sqrt(v_walk))
     lags = total * share / (settings.n_batches * settings.replicas * problem.lag_steps)
@@ -246,3 +247,14 @@ def make_plan(
         np.mean([i["success_frames_per_root"] + settings.failure_share * i["frames_per_root"] for i in late])
     )
     return Plan(int(np.clip(lags, 20, 20_000)), int(np.clip(roots, 16, 20_000)), frames, per_root)
+
+
+def is_look(n_rounds: int) -> bool:
+    """Whether a run may stop for its error after so many rounds: 3, 4, 6, 8, 12, 16, 24 ...
+
+    An estimated error is low now and then by chance; the oftener it is looked at, the more surely a run stops when it
+    is, above all while there is little to estimate it from.
+    """
+    while n_rounds > FIRST_LOOK + 1 and n_rounds % 2 == 0:
+        n_rounds //= 2
+    return n_rounds in (FIRST_LOOK, FIRST_LOOK + 1)

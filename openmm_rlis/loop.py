@@ -30,9 +30,11 @@ from .flux import FluxRun, FluxState, equilibrate, first_exits, run_flux
 from .frames import predicted_bytes
 from .importance import N_BINS, UNTEMPERED, Importance
 from .learning import (
+    FIRST_LOOK,
     Lesson,
     Plan,
     cold_start,
+    is_look,
     learn_round,
     learned_importance,
     make_engine,
@@ -200,7 +202,7 @@ class Loop:
                 history = [pilot_lesson(engine, history[-1], flux, self.settings, stream(self.seed, PILOT))]
                 cost = engine.cost
             infos = [lesson.info for lesson in history]
-            plan = make_plan(self.problem, value, flux, flux_lags, infos, self.settings, target, left / 2)
+            plan = make_plan(self.problem, value, flux, flux_lags, infos, self.settings, target, left / FIRST_LOOK)
             spent = {"learning_evaluations": cost.force_evaluations, "network_calls": cost.network_calls}
             importance = asdict(learned_importance(history))
             self._write("plan", 0, importance, {**asdict(plan), **spent}, cost.force_evaluations)
@@ -260,7 +262,7 @@ class Loop:
         while True:
             result = Result(self.store, self.problem, result)
             self._tell_production(result, index)
-            if _is_look(index) and result.rate.relative_error <= self.goal.target_relative_error:
+            if is_look(index) and result.rate.relative_error <= self.goal.target_relative_error:
                 return "target"
             stop = self._over_limit(foreseen, seconds) if index else self._over_limit()
             if stop:
@@ -373,17 +375,6 @@ class Loop:
             fraction = min(1.0, (target / error) ** 2)
             left = result.production_seconds * (1.0 / fraction - 1.0)
         self._tell("production", index, result.rate, fraction=fraction, seconds_left=left)
-
-
-def _is_look(n_rounds: int) -> bool:
-    """Whether a run may stop for its error after so many rounds: 1, 2, 3, 4, 6, 8, 12, 16, 24 ...
-
-    An estimated error is low now and then by chance; the oftener it is looked at, the more surely a run stops when it
-    is.
-    """
-    while n_rounds > 3 and n_rounds % 2 == 0:
-        n_rounds //= 2
-    return n_rounds in (1, 2, 3)
 
 
 def _state(arrays: Mapping[str, NDArray[Any]]) -> FluxState:

@@ -112,11 +112,14 @@ def split(
     kill_share: float = 0.35,
     max_levels: int = 150,
     max_lags: int = 500,
+    straggler_share: float = 0.05,
 ) -> Splitting:
     """Run adaptive multilevel splitting from exits of A, (m, n_atoms, 3).
 
     After a cut, a path that has not ended within `max_lags` lags sits in a trap, or is slow, and counts as a failure;
-    its best score stands, so that the next cut can start from it.
+    its best score stands, so that the next cut can start from it. Up to `straggler_share` of the paths may go on with
+    the next level instead of being waited for. Both are for speed, and bias P: with a share of 0 and no limit on the
+    lags it is unbiased.
 
     Raises
     ------
@@ -124,7 +127,7 @@ def split(
         B was not reached in `max_levels` levels, the score stopped growing, or all paths came to the same dead end.
     """
     paths = [_Path([x], [float(score(x[None])[0])]) for x in exits[rng.integers(0, len(exits), n_paths)]]
-    stragglers = n_paths // 20
+    stragglers = int(straggler_share * n_paths)
     _finish(engine, score, paths, max_lags, stragglers)
     levels: list[float] = []
     log_survival = [0.0]

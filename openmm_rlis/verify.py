@@ -5,8 +5,8 @@
     simulations     committor near 1/2, half the time step, half the lag, brute force when it is warmer  minutes
 
 Each check says pass, fail, or could not tell; the last is an answer too: a comparison whose error is larger than
-`USEFUL` proves nothing. Rates are compared as their intervals are, z = ln(k'/k) / sqrt((e'/k')^2 + (e/k)^2); beyond 3.5
-is a failure, which a good run meets once in some 500 comparisons (Student's t, and runs that stop at a target). What no
+`USEFUL` proves nothing. Rates are compared as their intervals are, z = ln(k'/k) / sqrt((e'/k')^2 + (e/k)^2). A
+failure is a z that a good run meets once in some 500 comparisons: 3.6 with 20 batches, more with fewer. What no
 check can show is a channel that nothing has entered.
 """
 
@@ -25,6 +25,7 @@ from numpy.typing import NDArray
 
 from .balance import ends_of, free_energy_by_quadrature, free_energy_of_rates
 from .config import Settings
+from .diagnostics import score_limit
 from .engine import Engine, one_thread
 from .estimators import Estimate
 from .problem import Problem
@@ -34,7 +35,7 @@ from .walk import walk_unbranched
 
 Array = NDArray[np.float64]
 Verdict = Literal["pass", "fail", "could not tell"]
-LIMIT, USEFUL = 3.5, 0.35
+USEFUL = 0.35
 N_FRAMES, N_SHOTS = 40, 50
 SCORES = {
     "defence_score": "roots with and without roulette agree",
@@ -56,11 +57,11 @@ def check_records(result: Result) -> Iterator[Check]:
     """Yield the checks that need nothing but the stored run."""
     damaged = result.damaged()
     yield Check("every checksum is right", "fail" if damaged else "pass", "; ".join(damaged))
-    norm, numbers = result.ended, result.diagnostics
+    norm, numbers, n = result.ended, result.diagnostics, result.ended.n_batches
     z = (norm.value - 1.0) / norm.standard_error if norm.standard_error > 0 else float("nan")
-    yield _scored("weights of all ended paths sum to 1", z, f"{norm.value:.4f} +- {norm.standard_error:.4f}")
+    yield _scored("weights of all ended paths sum to 1", z, f"{norm.value:.4f} +- {norm.standard_error:.4f}", n)
     for name, text in SCORES.items():
-        yield _scored(text, numbers[name], f"{numbers[name]:+.2f} standard errors")
+        yield _scored(text, numbers[name], f"{numbers[name]:+.2f} standard errors", n)
     known = math.isfinite(result.rate.standard_error)
     alarms = numbers["alarms"]
     verdict: Verdict = "fail" if alarms else "pass" if known else "could not tell"
@@ -88,7 +89,8 @@ def check_balance(
     if not error < USEFUL:
         return Check(name, "could not tell", detail)
     z = (found - known) / error
-    return _scored(name, z, f"{detail}: {z:+.1f} standard errors")
+    fewest = min(forward.rate.n_batches, backward.rate.n_batches)
+    return _scored(name, z, f"{detail}: {z:+.1f} standard errors", fewest)
 
 
 def check_simulations(
@@ -150,7 +152,7 @@ def check_committor(result: Result, problem: Problem) -> Check:
     difference = shot - np.array(learned)
     error = float(difference.std(ddof=1)) / math.sqrt(len(difference))
     detail = f"learned {np.mean(learned):.3f}, shot {shot.mean():.3f} +- {error:.3f}; costs variance, not correctness"
-    return Check(name, "pass" if abs(difference.mean()) < 0.1 + LIMIT * error else "fail", detail)
+    return Check(name, "pass" if abs(difference.mean()) < 0.1 + score_limit(len(frames)) * error else "fail", detail)
 
 
 def compared(name: str, reference: Estimate, found: Estimate) -> Check:
@@ -160,7 +162,8 @@ def compared(name: str, reference: Estimate, found: Estimate) -> Check:
     if not error < USEFUL:
         return Check(name, "could not tell", detail)
     z = math.log(found.value / reference.value) / error
-    return _scored(name, z, f"{detail}: {z:+.1f} standard errors")
+    fewest = min(reference.n_batches, found.n_batches)
+    return _scored(name, z, f"{detail}: {z:+.1f} standard errors", fewest)
 
 
 def varied(problem: Problem, **changes: float) -> Problem:
@@ -178,7 +181,7 @@ def _kept(folder: Path, problem: Problem, make: Callable[[Problem, Path], Result
     return resume(folder, problem) if folder.exists() else make(problem, folder)
 
 
-def _scored(name: str, z: float, detail: str) -> Check:
+def _scored(name: str, z: float, detail: str, n_batches: int) -> Check:
     if not math.isfinite(z):
         return Check(name, "could not tell", "nothing to compare, or too little data")
-    return Check(name, "pass" if abs(z) < LIMIT else "fail", detail)
+    return Check(name, "pass" if abs(z) < score_limit(n_batches) else "fail", detail)

@@ -1,6 +1,6 @@
 """Verify: a good run passes, faults that are put in are found, and too little data is said to be too little.
 
-A good run meets z beyond 3.5 about once in 500 comparisons; there are seven here, and seeds are fixed.
+A good run fails a comparison about once in 500; there are seven here, and seeds are fixed.
 """
 
 from __future__ import annotations

@@ -1,0 +1,291 @@
+"""Ours and its peers on the same engine: relative variance x cost of the rate, from the spread of repeats.
+
+python benchmarks/efficiency.py [SYSTEM ...]     some hours on one core; runs and finished lines are kept
+                                                 in runs/benchmarks; systems as in CASES, all of them by default
+
+A repeat is one independent estimate of k: its own replicas in A, in equilibrium, its own stretch of run there, its own
+exits, and then the method's own estimate of P. Not charged are what can be done once beforehand: learning V, placing
+interfaces and bins, settling. Every method has the same regions, lag and engine, and V (that of a run to 10 %, from
+nothing) is also lent to the peers as their progress score, besides the geometric one a/(a + b) that they would have
+without us: the best that a peer can hope for. Brute force needs no repeats: it counts N transitions in a time T, with
+relative variance 1/N, in T/dt evaluations, so that its product is 1/(k dt).
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, fields
+from functools import partial
+from typing import Any
+
+import matplotlib.pyplot as plt
+import numpy as np
+from common import RESULTS, RUNS, Row, once, rate, save
+from numpy.typing import NDArray
+from peers import Score, forward_flux, weighted_ensemble
+
+import openmm_rlis as rlis
+from openmm_rlis.config import Settings
+from openmm_rlis.engine import Engine, one_thread
+from openmm_rlis.flux import FluxState, equilibrate, run_flux
+from openmm_rlis.importance import UNTEMPERED, Importance
+from openmm_rlis.learning import Plan, make_engine
+from openmm_rlis.production import produce
+from openmm_rlis.splitting import Splitting, make_score, split
+from openmm_rlis.storage import RunDirectory
+
+Array = NDArray[np.float64]
+N_REPEATS, N_ROUNDS, N_REPLICAS = 24, 3, 25
+INTERFACE_STEP = 0.9
+"""ln of the probability to get from one interface to the next."""
+CASES = {
+    **{
+        f"lj7-{a}-{b}-{beta}": ("lj7", "--from", a, "--to", b, "--beta", str(beta))
+        for beta in (7, 9, 12, 15, 20)
+        for a, b in (("C3", "C2"), ("C2", "C3"))
+    },
+    **{f"mueller_brown-{beta}": ("mueller_brown", "--beta", str(beta)) for beta in (1, 2, 3)},
+}
+
+
+@dataclass(frozen=True)
+class Case:
+    """What all methods share: a run from nothing to 10 %, and replicas in equilibrium for every repeat."""
+
+    run: rlis.Result
+    plan: Plan
+    importance: Importance
+    engine: Engine
+    state: FluxState
+    brute_product: float
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """Rates of the repeats in 1/ps, (n_repeats,), and what one of them cost."""
+
+    rates: Array
+    evaluations: float
+    seconds: float
+
+
+Method = Callable[[Case, np.random.Generator], Outcome]
+
+
+def prepare(name: str) -> Case:
+    """Return a case; its run is made if need be."""
+    folder = RUNS / f"efficiency-{name}"
+    once(folder.name, "run", *CASES[name], "--seed", "1")
+    run = rlis.load(folder)
+    stored = RunDirectory.open(folder).read_round("plan", 0)
+    plan = Plan(**{field.name: stored.info[field.name] for field in fields(Plan)})
+    engine = Engine(run.problem)
+    engine.reseed(np.random.default_rng(1))
+    settled, _, _ = equilibrate(engine, N_REPEATS * N_REPLICAS)
+    product = 1.0 / (run.rate.value * run.problem.timestep)
+    return Case(run, plan, Importance(**stored.arrays), engine, settled.state, product)
+
+
+def ours(
+    case: Case, rng: np.random.Generator, branching: bool = True, importance: bool = False, **changed: Any
+) -> Outcome:
+    """Return production as `rlis run` does it, with other settings."""
+    settings = Settings(replicas=N_REPLICAS, **changed)
+    if not branching:
+        settings = settings.model_copy(update={"window_high": np.inf})
+    value = case.run.value
+    engine = make_engine(case.run.problem, settings, None, value)
+    guide = (value, case.importance if importance else UNTEMPERED)
+    state, begun = case.state, time.monotonic()
+    transitions, duration = np.zeros(N_REPEATS), 0.0
+    for index in range(N_ROUNDS):
+        done = produce(engine, guide, state, settings, case.plan, rng, range(N_REPEATS), index)
+        state = done.state
+        transitions += [batch.transitions for batch in done.batches]
+        duration += done.batches[0].time
+    seconds = time.monotonic() - begun
+    return Outcome(transitions / duration, engine.cost.force_evaluations / N_REPEATS, seconds / N_REPEATS)
+
+
+def from_exits(
+    case: Case, rng: np.random.Generator, estimate: Callable[[Array, NDArray[np.intp]], Array], n_lags: int
+) -> Outcome:
+    """Return k = J P, P of the repeats from their own exits, (m, n_atoms, 3) and whose they are."""
+    engine = case.engine
+    engine.reseed(rng)
+    before, begun = engine.cost.force_evaluations, time.monotonic()
+    run = run_flux(engine, case.state, n_lags)
+    owner = run.replica // N_REPLICAS
+    probability = estimate(run.exits, owner)
+    evaluations = (engine.cost.force_evaluations - before) / N_REPEATS
+    flux = np.bincount(owner, minlength=N_REPEATS) * N_REPEATS / run.time
+    return Outcome(flux * probability, evaluations, (time.monotonic() - begun) / N_REPEATS)
+
+
+def geometric(case: Case) -> Score:
+    """Return the score a/(a + b) on the features of the regions."""
+    return make_score(case.run.problem, case.state.last_in_source, None)
+
+
+def learned(case: Case) -> Score:
+    """Return ln V."""
+    return case.run.value.log_value
+
+
+def interfaces(case: Case, score: Score, rng: np.random.Generator) -> Splitting:
+    """Return a splitting run from A to B in this score, for placing interfaces and bins."""
+    run = run_flux(case.engine, case.state, 100)
+    return split(case.engine, score, run.exits, rng, max_levels=2000, max_lags=20_000)
+
+
+def spaced(found: Splitting, step: float) -> Array:
+    """Return scores at which ln P grows by `step`, ascending, B and what every exit has already left out."""
+    wanted = np.arange(found.log_probability + step, -0.5 * step, step)
+    return np.interp(wanted, found.level_log_values, found.level_scores)
+
+
+def ffs(case: Case, rng: np.random.Generator, make: Callable[[Case], Score], n_trials: int = 100) -> Outcome:
+    """Return forward flux sampling; its stretch in A is that of the plan."""
+    score = make(case)
+    levels = spaced(interfaces(case, score, rng), INTERFACE_STEP)
+
+    def estimate(exits: Array, owner: NDArray[np.intp]) -> Array:
+        return forward_flux(case.engine, score, levels, exits, owner, N_REPEATS, n_trials, rng)
+
+    return from_exits(case, rng, estimate, N_ROUNDS * case.plan.flux_lags)
+
+
+def ams(case: Case, rng: np.random.Generator, make: Callable[[Case], Score], n_paths: int = 100) -> Outcome:
+    """Return adaptive multilevel splitting with every path waited for, so that it is unbiased."""
+    score = make(case)
+
+    def estimate(exits: Array, owner: NDArray[np.intp]) -> Array:
+        found = []
+        for repeat in range(N_REPEATS):
+            done = split(
+                case.engine, score, exits[owner == repeat], rng,
+                n_paths=n_paths, max_levels=10_000, max_lags=1_000_000, straggler_share=0.0,
+            )  # fmt: skip
+            found.append(np.exp(done.log_probability))
+        return np.array(found)
+
+    return from_exits(case, rng, estimate, N_ROUNDS * case.plan.flux_lags)
+
+
+def ensemble(case: Case, rng: np.random.Generator, make: Callable[[Case], Score], per_bin: int = 8) -> Outcome:
+    """Return a weighted ensemble in the steady state, bins one e-fold of P wide."""
+    score = make(case)
+    edges = spaced(interfaces(case, score, rng), 1.0)
+    engine = case.engine
+    engine.reseed(rng)
+    owner = np.repeat(np.arange(N_REPEATS), N_REPLICAS)
+    begun, before = time.monotonic(), engine.cost.force_evaluations
+    rates, cost = weighted_ensemble(
+        engine, score, edges, case.state.last_in_source, owner, N_REPEATS, per_bin, (50, 100), 10, rng
+    )
+    share = cost / (engine.cost.force_evaluations - before)
+    seconds = (time.monotonic() - begun) * share / N_REPEATS
+    return Outcome(rates / case.run.problem.lag_time, cost / N_REPEATS, seconds)
+
+
+BIASED = {"bias_scale": 1.0, "unbiased_share": 0.0}
+METHODS: dict[str, Method] = {
+    "ours: branching by V": ours,
+    "ours: branching, measured importance (default)": partial(ours, importance=True),
+    "ours: bias alone, held 10": partial(ours, branching=False, **BIASED),
+    **{f"ours: bias and branching, held {n}": partial(ours, hold_steps=n, **BIASED) for n in (1, 5, 10, 20)},
+    "ours: half bias and branching, held 10": partial(ours, bias_scale=0.5, unbiased_share=0.0),
+    "ours: half bias and branching, measured importance": partial(
+        ours, importance=True, bias_scale=0.5, unbiased_share=0.0
+    ),
+    "ours: half of the roots biased, held 10": partial(ours, bias_scale=1.0, unbiased_share=0.5),
+    "forward flux, a/(a+b)": partial(ffs, make=geometric),
+    "forward flux, our V": partial(ffs, make=learned),
+    "splitting (AMS), a/(a+b)": partial(ams, make=geometric),
+    "splitting (AMS), our V": partial(ams, make=learned),
+    "weighted ensemble, a/(a+b)": partial(ensemble, make=geometric),
+    "weighted ensemble, our V": partial(ensemble, make=learned),
+}
+
+
+def measured(case: Case, name: str, method: str) -> Row:
+    """Return one line's numbers, measured now unless they were before."""
+    kept = RUNS / f"efficiency-{name}" / "methods"
+    path = kept / ("".join(c if c.isalnum() else "_" for c in method) + ".json")
+    if not path.exists():
+        with one_thread():
+            outcome = METHODS[method](case, np.random.default_rng([2, *method.encode()]))
+        kept.mkdir(exist_ok=True)
+        numbers = {"rates": outcome.rates.tolist(), "evaluations": outcome.evaluations, "seconds": outcome.seconds}
+        path.write_text(json.dumps(numbers))
+    row: Row = json.loads(path.read_text())
+    return row
+
+
+def relative_variance(rates: Array) -> tuple[float, float]:
+    """Return variance / mean^2 over repeats and its standard error, by the jackknife."""
+
+    def of(k: Array) -> float:
+        return float(k.var(ddof=1) / k.mean() ** 2) if k.mean() > 0 else float("nan")
+
+    left_out = np.array([of(np.delete(rates, i)) for i in range(len(rates))])
+    return of(rates), float(np.sqrt((len(rates) - 1) * left_out.var()))
+
+
+def line(name: str, method: str, row: Row, case: Case) -> tuple[str, float, float]:
+    """Return a line of the table, the product with evaluations, and its error."""
+    rates = np.array(row["rates"])
+    variance, error = relative_variance(rates)
+    k, e = rate(case.run.to_dict())
+    mean, spread = rates.mean() / k, np.hypot(rates.std(ddof=1) / len(rates) ** 0.5 / k, rates.mean() / k * e / k)
+    product = variance * row["evaluations"]
+    text = (
+        f"| {name} | {method} | {mean:.2f} +- {spread:.2f} | {variance:.2g} | {row['evaluations']:.1e} | "
+        f"{product:.1e} +- {error * row['evaluations']:.0e} | {case.brute_product / product:.2g} | "
+        f"{variance * row['seconds']:.2g} |"
+    )
+    return text, product, error * row["evaluations"]
+
+
+def draw(products: dict[str, dict[str, tuple[float, float]]]) -> None:
+    """Draw product against case, one line a method."""
+    figure, axes = plt.subplots(figsize=(9, 5.5))
+    names = list(products)
+    for method in dict.fromkeys(m for row in products.values() for m in row):
+        at = [i for i, name in enumerate(names) if method in products[name]]
+        y, e = np.array([products[names[i]][method] for i in at]).T
+        style = {"lw": 2.5, "color": "black"} if "default" in method else {"lw": 1.0, "alpha": 0.8}
+        axes.errorbar(at, y, np.minimum(e, 0.9 * y), marker="o", ms=4, label=method, **style)
+    axes.set_yscale("log")
+    axes.set_xticks(range(len(names)), names, rotation=40, ha="right")
+    axes.set_ylabel("relative variance x force evaluations")
+    axes.legend(fontsize=7, bbox_to_anchor=(1.01, 1.0), loc="upper left", frameon=False)
+    figure.savefig(RESULTS / "efficiency.png", dpi=130, bbox_inches="tight")
+
+
+def main() -> None:
+    """Run everything and write results/efficiency.md and the figure."""
+    names = [a for a in sys.argv[1:] if a in CASES] or list(CASES)
+    lines = [
+        f"{N_REPEATS} repeats a line. Command: `python benchmarks/efficiency.py`.", "",
+        "| case | method | mean / rate of the run | relative variance of a repeat | its evaluations | product | brute "
+        "force / product | relative variance x seconds |", "|---|---|---|---|---|---|---|---|",
+    ]  # fmt: skip
+    products: dict[str, dict[str, tuple[float, float]]] = {}
+    for name in names:
+        case = prepare(name)
+        products[name] = {"brute force": (case.brute_product, 0.0)}
+        for method in METHODS:
+            text, product, error = line(name, method, measured(case, name, method), case)
+            products[name][method] = (product, error)
+            lines.append(text)
+            print(text, flush=True)
+    save("efficiency", lines)
+    draw(products)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,110 @@
+"""The peers: forward flux sampling, adaptive multilevel splitting and weighted ensemble, on the same engine.
+
+Each works on many repeats side by side, so that its walkers fill the Contexts as ours do, and gets what its users
+would wish for: a progress score (any function that grows from A to B), interfaces or bins spaced evenly in the
+logarithm of the probability to come so far, and replicas in A that are in equilibrium.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+from numpy.typing import NDArray
+
+from openmm_rlis.branching import comb
+from openmm_rlis.engine import Engine
+from openmm_rlis.problem import OUTSIDE, SOURCE, TARGET
+
+Array = NDArray[np.float64]
+Indices = NDArray[np.intp]
+Score = Callable[[Array], Array]
+
+
+def forward_flux(
+    engine: Engine, score: Score, interfaces: Array, exits: Array, owner: Indices, n_repeats: int, n_trials: int,
+    rng: np.random.Generator,
+) -> Array:  # fmt: skip
+    """Return P(B | exit) of every repeat (n_repeats,) by direct forward flux sampling.
+
+    From each interface `n_trials` trials of a repeat start at configurations stored there, drawn with replacement,
+    and go on until the score is above the next interface, or in A, B or another region; B lies beyond all
+    interfaces. P is the product of the shares that succeed; a repeat of whose trials none does has P = 0.
+    Allen, Warren, ten Wolde, Phys. Rev. Lett. 94, 018104 (2005).
+    """
+    probability = np.ones(n_repeats)
+    stored, stored_owner, arrived = exits, owner, np.zeros(len(exits), bool)
+    for level in [*interfaces, np.inf]:
+        starts = []
+        for repeat in range(n_repeats):
+            mine = np.flatnonzero(stored_owner == repeat)
+            if len(mine):
+                starts.append(rng.choice(mine, n_trials))
+        if not starts:
+            return np.zeros(n_repeats)
+        rows = np.concatenate(starts)
+        x, who, done = stored[rows], stored_owner[rows], arrived[rows]
+        success = done | (score(x) > level)
+        alive = np.flatnonzero(~success)
+        while len(alive):
+            x[alive], _ = engine.propagate(x[alive])
+            codes = engine.problem.label(x[alive])
+            beyond = (codes == OUTSIDE) & (score(x[alive]) > level)
+            done[alive[codes == TARGET]] = True
+            success[alive[beyond | (codes == TARGET)]] = True
+            alive = alive[(codes == OUTSIDE) & ~beyond]
+        probability *= np.bincount(who[success], minlength=n_repeats) / n_trials
+        stored, stored_owner, arrived = x[success], who[success], done[success]
+    return probability
+
+
+def weighted_ensemble(
+    engine: Engine, score: Score, edges: Array, sources: Array, owner: Indices, n_repeats: int, per_bin: int,
+    n_blocks: tuple[int, int], block: int, rng: np.random.Generator,
+) -> tuple[Array, int]:  # fmt: skip
+    """Return the rate of every repeat (n_repeats,) in 1/lag, and its force evaluations, by weighted ensemble.
+
+    A repeat is a steady state of total weight 1 in which whoever comes to B or another region goes back to its last
+    structure in A. Every `block` lags the walkers of each bin (A, and the stretches of the score between `edges`) are
+    brought to `per_bin` by systematic resampling. The first n_blocks[0] blocks let it settle and are not counted, nor
+    is their cost; the weight that arrives in B in the following n_blocks[1] is the rate.
+    Huber and Kim, Biophys. J. 70, 97 (1996); Zhang, Jasnow, Zuckerman, J. Chem. Phys. 132, 054107 (2010).
+    """
+    x, last, who = sources.copy(), sources.copy(), owner.copy()
+    log_w = -np.log(np.bincount(who, minlength=n_repeats)[who].astype(float))
+    bins = np.zeros(len(x), np.intp)
+    arrived, cost = np.zeros(n_repeats), 0
+    for index in range(sum(n_blocks)):
+        counts, before = index >= n_blocks[0], engine.cost.force_evaluations
+        for _ in range(block):
+            y, _ = engine.propagate(x)
+            codes = engine.problem.label(y)
+            leaving = (codes != SOURCE) & (bins == 0)
+            last[leaving] = x[leaving]
+            ended = codes >= TARGET
+            if counts:
+                hit = codes == TARGET
+                np.add.at(arrived, who[hit], np.exp(log_w[hit]))
+            y[ended] = last[ended]
+            outside = codes == OUTSIDE
+            bins = np.zeros(len(y), np.intp)
+            bins[outside] = 1
+            x = y
+        if counts:
+            cost += engine.cost.force_evaluations - before
+        outside = np.flatnonzero(bins)
+        bins[outside] = 1 + np.searchsorted(edges, score(x[outside]))
+        kept, log_factors = _fill(who * (len(edges) + 2) + bins, log_w, per_bin, rng)
+        x, last, who, bins, log_w = x[kept], last[kept], who[kept], bins[kept], log_w[kept] + log_factors
+    return arrived / (n_blocks[1] * block), cost
+
+
+def _fill(cell: Indices, log_w: Array, per_bin: int, rng: np.random.Generator) -> tuple[Indices, Array]:
+    """Return the walkers kept, and ln of the factors of their weights, with `per_bin` in each cell that has any."""
+    order = np.argsort(cell, kind="stable")
+    rows, factors = [], []
+    for mine in np.split(order, np.flatnonzero(np.diff(cell[order])) + 1):
+        children = comb(log_w[mine], per_bin, rng)
+        rows.append(mine[children.parents])
+        factors.append(children.log_factors)
+    return np.concatenate(rows), np.concatenate(factors)
