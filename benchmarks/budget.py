@@ -1,0 +1,116 @@
+"""Where the variance of a rate comes from: the run in A, and the walks, each times what it costs.
+
+python benchmarks/budget.py [SYSTEM ...]     2 to 5 minutes a system on one core, and once a run to 10 %; systems as in
+                                             efficiency.CASES, LJ7 at beta 9 both ways by default
+
+With relative variance v_f / E_f from E_f evaluations in A (the sum of V over the exits of a stretch) and v_w / E_w from
+walking (roots drawn from a large pool of exits), the least product of relative variance and evaluations is
+
+    (sqrt(v_f) + sqrt(v_w))^2,
+
+and 1/(k dt) is that of brute force. V is that of the run. The last column is P over V among the roots in each quarter
+of ln V at the exits: 1 where V is right.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+
+import numpy as np
+from common import save
+from efficiency import CASES, Case, prepare
+from numpy.typing import NDArray
+
+from openmm_rlis.config import Settings
+from openmm_rlis.engine import one_thread
+from openmm_rlis.flux import FluxRun, run_flux
+from openmm_rlis.importance import UNTEMPERED, Importance
+from openmm_rlis.learning import choose_roots, make_engine, walk_roots
+
+Array = NDArray[np.float64]
+N_STRETCHES, N_WALKS, N_ROOTS = 4, 6, 500
+WAYS: dict[str, tuple[float, bool]] = {
+    "branching by V": (0.0, False),
+    "branching by V sqrt(Q)": (0.0, True),
+    "bias s = 0.3 and branching by V sqrt(Q)": (0.3, True),
+    "bias s = 0.5 and branching by V sqrt(Q)": (0.5, True),
+    "bias s = 1 and branching by V sqrt(Q)": (1.0, True),
+}
+
+
+def flux_budget(case: Case) -> tuple[float, FluxRun]:
+    """Return v_f, and the last stretch in A, whose exits are the pool."""
+    state, sums = case.state, []
+    n_lags = case.plan.flux_lags
+    for _ in range(N_STRETCHES):
+        run = run_flux(case.engine, state, n_lags)
+        state = run.state
+        sums.append(np.bincount(run.replica, np.exp(case.run.value.log_value(run.exits)), len(run.n_exits)))
+    total = np.concatenate(sums)
+    return float(total.var() / total.mean() ** 2) * n_lags * case.run.problem.lag_steps, run
+
+
+def walked(
+    case: Case, pool: FluxRun, bias_scale: float, importance: Importance, rng: np.random.Generator
+) -> tuple[Array, Array, float, float]:
+    """Return each root's part of P and its ln V, (n_roots,), and evaluations and seconds of one root."""
+    settings = Settings(frame_stride=1_000_000, bias_scale=bias_scale, unbiased_share=0.0)
+    value = case.run.value
+    engine = make_engine(case.run.problem, settings, None, value)
+    log_v = value.log_value(pool.exits)
+    shares, values, begun = [], [], time.process_time()
+    for _ in range(N_WALKS):
+        engine.reseed(rng)
+        roots = choose_roots(importance(log_v), pool.exits, pool.priors, N_ROOTS, settings, rng)
+        done = walk_roots(engine, value, importance, roots, settings, rng)
+        shares.append(np.stack([N_ROOTS * np.exp(roots.log_weights), done.success]))
+        values.append(value.log_value(roots.positions))
+    n = N_WALKS * N_ROOTS
+    return (
+        np.concatenate(shares, axis=1), np.concatenate(values),
+        engine.cost.force_evaluations / n, (time.process_time() - begun) / n,
+    )  # fmt: skip
+
+
+def budget(name: str) -> list[str]:
+    """Return the lines of one system."""
+    case, rng, lines = prepare(name), np.random.default_rng(5), []
+    v_flux, pool = flux_budget(case)
+    for way, (bias_scale, measured) in WAYS.items():
+        (weights, success), log_v, evaluations, seconds = walked(
+            case, pool, bias_scale, case.importance if measured else UNTEMPERED, rng
+        )
+        p = weights * success
+        variance = float(p.var() / p.mean() ** 2)
+        v_walk = variance * evaluations
+        best = (np.sqrt(v_flux) + np.sqrt(v_walk)) ** 2
+        quarters = np.array_split(np.argsort(log_v), 4)
+        calibration = " ".join(f"{success[q].mean() / np.exp(log_v[q]).mean():.2f}" for q in quarters)
+        lines.append(
+            f"| {name} | {way} | {p.mean():.2e} +- {(variance / len(p)) ** 0.5:.0%} | {variance:.0f} | "
+            f"{evaluations:.0f} | {v_walk:.1e} | {v_flux:.1e} | {best:.1e} | {case.brute_product / best:.2g} | "
+            f"{1e6 * seconds / evaluations:.1f} | {calibration} |"
+        )
+        print(lines[-1], flush=True)
+    return lines
+
+
+def main() -> None:
+    """Run everything and write results/budget.md."""
+    names = [a for a in sys.argv[1:] if a in CASES] or ["lj7-C3-C2-9", "lj7-C2-C3-9"]
+    lines = [
+        f"{N_WALKS * N_ROOTS} roots a line, V and exits fixed. Command: `python benchmarks/budget.py "
+        f"{' '.join(names)}`.",
+        "",
+        "| case | walks | P | relative variance of a root | its evaluations | v_w | v_f | least product | brute "
+        "force / it | microseconds an evaluation | P/V by quarters of ln V |", "|---|---|---|---|---|---|---|---|---|---|---|",
+    ]  # fmt: skip
+    with one_thread():
+        for name in names:
+            lines += budget(name)
+    save("budget", lines)
+
+
+if __name__ == "__main__":
+    main()
