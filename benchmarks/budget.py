@@ -104,7 +104,8 @@ def main() -> None:
         f"{' '.join(names)}`.",
         "",
         "| case | walks | P | relative variance of a root | its evaluations | v_w | v_f | least product | brute "
-        "force / it | microseconds an evaluation | P/V by quarters of ln V |", "|---|---|---|---|---|---|---|---|---|---|---|",
+        "force / it | microseconds an evaluation | P/V by quarters of ln V |",
+        "|---|---|---|---|---|---|---|---|---|---|---|",
     ]  # fmt: skip
     with one_thread():
         for name in names:
