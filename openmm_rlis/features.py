@@ -28,9 +28,12 @@ _CALL_ERRORS = (RuntimeError, IndexError, TypeError, ValueError, AttributeError,
 Feature = nn.Module | Callable[[Tensor], Tensor]
 
 
-def _pair_distances(x: Tensor, i: Tensor, j: Tensor) -> Tensor:
-    d = x[:, i] - x[:, j]
-    return torch.sqrt((d * d).sum(-1) + 1e-24)
+def _squared_distances(x: Tensor, i: Tensor, j: Tensor) -> Tensor:
+    """Return |x_i - x_j|^2 (n, n_pairs); by coordinates, which is several times as fast as a sum over the last axis."""
+    t = x.permute(2, 0, 1).contiguous()
+    d = t.index_select(2, i) - t.index_select(2, j)
+    s = d * d
+    return s[0] + s[1] + s[2]
 
 
 def _power(x: Tensor, n: int) -> Tensor:
@@ -69,7 +72,7 @@ class Distances(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Return |x_i - x_j| for every pair."""
-        r = _pair_distances(x, self.i, self.j)
+        r = torch.sqrt(_squared_distances(x, self.i, self.j) + 1e-24)
         if self.ascending:
             r = torch.sort(r, dim=-1)[0]
         return r
@@ -79,7 +82,9 @@ class Coordination(nn.Module):
     """Smooth coordination numbers c_i = sum_j 1 / (1 + (r_ij / r0)^power): (n, n_atoms of the group)."""
 
     if TYPE_CHECKING:  # TorchScript cannot read these
-        atoms: Tensor
+        i: Tensor
+        j: Tensor
+        ends: Tensor
 
     def __init__(self, atoms: Sequence[int], radius: float, power: int = 8, ascending: bool = False) -> None:
         super().__init__()
@@ -87,17 +92,20 @@ class Coordination(nn.Module):
             raise bad_input("atoms", "two or more different atom indices", list(atoms))
         if radius <= 0 or power < 2 or power % 2:
             raise bad_input("radius, power", "radius > 0 and an even power >= 2", (radius, power))
-        self.register_buffer("atoms", torch.as_tensor(list(atoms), dtype=torch.long))
+        table = torch.as_tensor(list(atoms), dtype=torch.long)
+        first, second = torch.triu_indices(len(atoms), len(atoms), 1)
+        self.register_buffer("i", table[first])
+        self.register_buffer("j", table[second])
+        own = torch.eye(len(atoms), dtype=torch.float64)
+        self.register_buffer("ends", own[first] + own[second])  # (n_pairs, n_atoms of the group): whose pair it is
         self.inverse_square_radius = 1.0 / radius**2
         self.half_power = power // 2
         self.ascending = ascending
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the coordination number of every atom of the group."""
-        y = x[:, self.atoms]
-        d = y.unsqueeze(2) - y.unsqueeze(1)
-        q = (d * d).sum(-1) * self.inverse_square_radius
-        c = (1.0 / (1.0 + _power(q, self.half_power))).sum(-1) - 1.0
+        q = _squared_distances(x, self.i, self.j) * self.inverse_square_radius
+        c = torch.matmul(1.0 / (1.0 + _power(q, self.half_power)), self.ends.to(x.dtype))
         if self.ascending:
             c = torch.sort(c, dim=-1)[0]
         return c
