@@ -58,11 +58,12 @@ def judge(problem: rlis.Problem, run: FluxRun, seed: int, options: dict) -> dict
     with one_thread():
         engine = make_engine(problem, settings, None, None)
         lesson = cold_start(engine, run, settings, rng)
-        history = [lesson]
+        first, history = lesson, [lesson]
         for index in range(ROUNDS):
-            lesson = learn_round(engine, history, run, settings, rng)
+            lesson = learn_round(engine, first, history, run, settings, rng)
             history = [*history, lesson] if index else [lesson]
-        return learn_round(engine, history, run, settings.model_copy(update={"learning_roots": 1000}), rng).info
+        longer = settings.model_copy(update={"learning_roots": 1000})
+        return learn_round(engine, first, history, run, longer, rng).info
 
 
 if __name__ == "__main__":

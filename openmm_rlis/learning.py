@@ -154,15 +154,21 @@ def _mean_over_roots(infos: Sequence[dict[str, Any]], name: str) -> float:
 
 
 def learn_round(
-    engine: Engine, history: Sequence[Lesson], run: FluxRun, settings: Settings, rng: np.random.Generator
-) -> Lesson:
-    """Walk with the last lesson's V, take returns, and fit a copy of it to them and to those of earlier lessons."""
+    engine: Engine, first: Lesson, history: Sequence[Lesson], run: FluxRun, settings: Settings,
+    rng: np.random.Generator,
+) -> Lesson:  # fmt: skip
+    """Walk with the last lesson's V, take returns, and fit a copy of it to them and to those of earlier lessons.
+
+    The cold start, `first`, is learned from as well until a round before this one has reached B: returns that are all
+    zero say nothing of where V grows.
+    """
     value = history[-1].value
     done, info = pilot(engine, value, learned_importance(history), run, settings, rng)
     samples = samples_of(done, value, settings.decay, MOST_SAMPLES, rng)
     learner = ValueFunction.from_arrays(value.features, value.arrays())
-    replay = [lesson.samples for lesson in history]
-    loss = train(learner, [*replay, samples][-REPLAYED_ROUNDS:], rng, loss=settings.loss)
+    walked = [*[lesson.samples for lesson in history if lesson is not first], samples][-REPLAYED_ROUNDS:]
+    arrived = any(lesson.info.get("success_probability", 0.0) > 0.0 for lesson in history)
+    loss = train(learner, walked if arrived else [first.samples, *walked], rng, loss=settings.loss)
     return Lesson(learner.eval(), samples, done.tallies, {**info, "loss": loss})
 
 

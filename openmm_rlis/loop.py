@@ -169,10 +169,10 @@ class Loop:
                     return None
                 engine = make_engine(self.problem, self.settings, self.config["platform"], history[-1].value)
                 settings = self.settings.model_copy(update={"learning_roots": n_roots})
-                learned = learn_round(engine, history, flux, settings, stream(self.seed, LEARNING, index))
+                learned = learn_round(engine, first, history, flux, settings, stream(self.seed, LEARNING, index))
                 self._keep_lesson("learning", index, learned, engine)
             lesson = self._read_lesson("learning", index)
-            history = [*history, lesson] if index else [lesson]  # the cold start is replayed in the first round alone
+            history = [*history, lesson] if index else [lesson]
             guess = lesson.info["success_probability"] * flux.n_exits.sum() / flux.time
             self._tell("learning", index, message=f"k about {guess:.3g} /ps, norm {lesson.info['ended']:.2f}")
             index += 1

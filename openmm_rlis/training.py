@@ -32,6 +32,7 @@ from .walk import Walk
 
 Array = NDArray[np.float64]
 LOSSES = ("poisson", "itakura-saito")
+LARGEST = 30.0
 
 
 @dataclass(frozen=True)
@@ -94,10 +95,15 @@ def samples_of(walk: Walk, value: ValueFunction, decay: float, most: int, rng: n
 def loss_function(name: str, log_values: Tensor, log_targets: Tensor, frozen: Tensor) -> Tensor:
     """Return the mean loss; all arguments (n,), `log_targets` may hold -inf."""
     if name == "poisson":
-        return (torch.exp(log_values - frozen) - torch.exp(log_targets - frozen) * log_values).mean()
+        return (_exp(log_values - frozen) - _exp(log_targets - frozen) * log_values).mean()
     if name == "itakura-saito":
-        return (torch.exp(log_targets - log_values) + log_values).mean()
+        return (_exp(log_targets - log_values) + log_values).mean()
     raise bad_input("loss", f"one of {', '.join(LOSSES)}", repr(name))
+
+
+def _exp(x: Tensor) -> Tensor:
+    """Return e^x up to e^30 and a straight line beyond, so that a V that is far off gets a finite step, not NaN."""
+    return torch.exp(torch.clamp(x, max=LARGEST)) * (1.0 + torch.clamp(x - LARGEST, min=0.0))
 
 
 def train(

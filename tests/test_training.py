@@ -227,3 +227,19 @@ def test_samples_are_outside_and_mix_both_returns() -> None:
     assert np.exp(samples_of(done, value, 1.0, 10**9, rng).log_targets) == pytest.approx(
         np.exp(td_returns(done, log_values, 1.0))[rows]
     )
+
+
+@pytest.mark.parametrize("loss", LOSSES)
+def test_a_value_that_is_far_too_small_comes_back(loss: str) -> None:
+    """ln V = -200 where the targets are -5, and most of them 0: every step is finite and V rises."""
+    rng = np.random.default_rng(6)
+    x = rng.normal(size=(2000, 2))
+    statistics = {"mean": np.zeros(2), "scale": np.ones(2), "center_source": -np.ones(2), "center_target": np.ones(2)}
+    value = ValueFunction(torch.nn.Identity(), statistics, rng=rng)
+    with torch.no_grad():
+        for part in (value.fine, value.coarse):
+            part[-1].bias.fill_(-200.0)
+    targets = np.where(rng.random(2000) < 0.1, -5.0, -np.inf)
+    train(value, [Samples(x, targets)], rng, loss=loss, epochs=20)
+    found = value.log_mixture(torch.as_tensor(x)).detach().numpy()
+    assert np.isfinite(found).all() and found.min() > -199.0
