@@ -76,7 +76,7 @@ def cold_start(engine: Engine, run: FluxRun, settings: Settings, rng: np.random.
     statistics = feature_statistics(problem, found.frames, source, found.arrivals)
     value = ValueFunction(problem.features, statistics, settings.coarse_share, rng=rng)
     samples = Samples(evaluate(problem.features, found.frames), found.frame_log_values)
-    train(value, [samples], rng, loss=settings.loss, epochs=30, fewest_steps=400)
+    train(value, [samples], rng, loss=settings.loss, epochs=30, fewest_steps=1500, learning_rate=1e-2)
     info = {"levels": found.n_levels, "log_probability": found.log_probability, "arrivals": len(found.arrivals)}
     return Lesson(value.eval(), samples, np.zeros((3, N_BINS)), info)
 

@@ -25,13 +25,14 @@ from .regions import Region
 
 Array = NDArray[np.float64]
 Score = Callable[[Array], Array]
+MOST_PER_BIN = 1000
 STALL = 20
 """Levels in which the score must gain 0.01, or else the target is taken to be out of reach (a chance of 2e-4)."""
 
 
 @dataclass(frozen=True)
 class Splitting:
-    """Result: scores and ln V at the levels, all frames with their scores, arrivals in B, and ln P."""
+    """Result: scores and ln V at the levels, frames spread evenly over ln V, arrivals in B, and ln P."""
 
     level_scores: Array
     level_log_values: Array
@@ -131,6 +132,8 @@ def split(
     _finish(engine, score, paths, max_lags, stragglers)
     levels: list[float] = []
     log_survival = [0.0]
+    # Of the paths that were cut, the frames above the level before: the survivors all descend from a few.
+    seen: list[tuple[Array, float]] = []
     while True:
         best = np.array([path.best() for path in paths])
         n_arrived = int(np.isinf(best).sum())
@@ -145,13 +148,16 @@ def split(
                 f"{engine.problem.target.name} after {len(levels)} levels (best score {best.max():.4f} of 1); "
                 "check the region"
             )
+        floor = levels[-1] if levels else -np.inf
+        fell = [(x, s) for i in dead for x, s in zip(paths[i].frames, paths[i].scores, strict=True) if s > floor]
+        seen += [fell[i] for i in rng.permutation(len(fell))[:MOST_PER_BIN]]
         levels.append(level)
         log_survival.append(log_survival[-1] + float(np.log(len(alive) / n_paths)))
         for i, j in zip(dead, rng.choice(alive, len(dead)), strict=True):
             paths[i] = _cut(paths[j], level)
         _finish(engine, score, paths, max_lags, stragglers)
     log_p = log_survival[-1] + float(np.log(n_arrived / n_paths))
-    return _collect(paths, np.array(levels), np.array(log_survival), log_p)
+    return _collect(paths, np.array(levels), np.array(log_survival), log_p, seen, rng)
 
 
 def _cut(path: _Path, level: float) -> _Path:
@@ -183,17 +189,34 @@ def _finish(engine: Engine, score: Score, paths: list[_Path], max_lags: int, str
         path.code = SOURCE
 
 
-def _collect(paths: list[_Path], levels: Array, log_survival: Array, log_p: float) -> Splitting:
+def _collect(
+    paths: list[_Path],
+    levels: Array,
+    log_survival: Array,
+    log_p: float,
+    seen: list[tuple[Array, float]],
+    rng: np.random.Generator,
+) -> Splitting:
+    seen = [*seen, *[frame for path in paths for frame in zip(path.frames, path.scores, strict=True)]]
+    frame_scores = np.array([score for _, score in seen])
     # V at the first frame above level m is P(B) / P(level m): what is left of the product.
     scores = np.concatenate([levels, [max(1.0, float(levels.max(initial=0.0)) + 1e-9)]])
     log_values = np.concatenate([log_p - log_survival[1:], [0.0]])
     if len(levels):
-        low = min(min(path.scores) for path in paths)
-        scores = np.concatenate([[min(low, levels[0] - 1e-9)], scores])
+        scores = np.concatenate([[min(float(frame_scores.min()), levels[0] - 1e-9)], scores])
         log_values = np.concatenate([[log_p], log_values])
-    frames = np.concatenate([np.stack(path.frames[::5]) for path in paths])
-    frame_scores = np.concatenate([np.array(path.scores[::5]) for path in paths])
+    frame_log_values = np.interp(frame_scores, scores, log_values)
+    chosen = _spread(frame_log_values, rng)
+    frames = np.stack([seen[i][0] for i in chosen])
     arrivals = np.stack([path.frames[-1] for path in paths if path.code == TARGET])
-    return Splitting(
-        scores, log_values, frames, np.interp(frame_scores, scores, log_values), arrivals, log_p, len(levels)
-    )
+    return Splitting(scores, log_values, frames, frame_log_values[chosen], arrivals, log_p, len(levels))
+
+
+def _spread(log_values: Array, rng: np.random.Generator) -> NDArray[np.intp]:
+    """Return which frames to learn from: at most MOST_PER_BIN for each stretch of 0.5 in ln V.
+
+    A climb of a few frames counts as much as the long stay in a trap that follows it.
+    """
+    bins = np.floor(2.0 * log_values)
+    chosen = [np.flatnonzero(bins == b) for b in np.unique(bins)]
+    return np.sort(np.concatenate([rng.permutation(rows)[:MOST_PER_BIN] for rows in chosen]))

@@ -14,10 +14,11 @@ from openmm_rlis import Region
 from openmm_rlis.config import Settings
 from openmm_rlis.engine import Engine
 from openmm_rlis.errors import UnreachableError
+from openmm_rlis.features import evaluate
 from openmm_rlis.flux import FluxRun, initial_state, run_flux
 from openmm_rlis.learning import cold_start
 from openmm_rlis.problem import OUTSIDE, TARGET, Problem
-from openmm_rlis.splitting import Splitting, find_target, make_score, split
+from openmm_rlis.splitting import MOST_PER_BIN, Splitting, find_target, make_score, split
 
 LINE = double_well(8.0, 0.5, balls=True)
 PREDICATES = double_well(8.0, 0.5)
@@ -64,6 +65,7 @@ def test_arrivals_and_levels(found: tuple[Line, list[Splitting], FluxRun]) -> No
         assert (np.diff(s.level_log_values) >= 0).all()
         assert s.level_log_values[0] == s.log_probability and s.level_log_values[-1] == 0.0
         assert len(s.frames) == len(s.frame_log_values)
+        assert np.unique(np.floor(2.0 * s.frame_log_values), return_counts=True)[1].max() <= MOST_PER_BIN
         assert (s.frame_log_values <= 0.0).all() and (s.frame_log_values >= s.log_probability - 1e-9).all()
 
 
@@ -75,6 +77,17 @@ def test_first_value_follows_the_committor(found: tuple[Line, list[Splitting], F
     log_q = np.log(line.committor(s.frames[outside]))
     error = (s.frame_log_values[outside] - log_q)[log_q > np.log(1e-3)]
     assert np.abs(error).mean() < 1.5
+
+
+def test_both_parts_of_the_first_value_reach_down_to_the_exits() -> None:
+    """P is about e^-13: a part that stops halfway down is a plateau on which no walker splits."""
+    engine, run = prepared(double_well(16.0, 0.5, balls=True).problem())
+    lesson = cold_start(engine, run, Settings(), np.random.default_rng(6))
+    found = lesson.info["log_probability"]
+    assert found < -9.0
+    with torch.no_grad():
+        parts = lesson.value.log_parts(torch.as_tensor(evaluate(lesson.value.features, run.exits)))
+    assert [abs(float(part.mean()) - found) < 2.5 for part in parts] == [True, True]
 
 
 @pytest.mark.parametrize("balls", [True, False])
