@@ -1,4 +1,4 @@
-"""Kill a run with SIGKILL at random moments, resume it each time, and compare with one that was left alone.
+"""Kill a run with SIGKILL a while after random rounds, resume it each time, and compare with one that was left alone.
 
     python benchmarks/kill.py            about 5 minutes
 """
@@ -39,17 +39,20 @@ def main() -> None:
         f"LJ7 C3 -> C2, beta 7, small settings, half bias; the whole run took {seconds:.0f} s.",
         "Command: `python benchmarks/kill.py`.", "", "| kill | after (s) | whole rounds then |", "|---|---|---|",
     ]  # fmt: skip
-    for i in range(KILLS):
+    total = n_rounds(whole)
+    for i, mark in enumerate(sorted(rng.sample(range(total), KILLS))):
         arguments = ["resume", str(broken)] if (broken / "config.yaml").exists() else [*START, "--out", str(broken)]
         process = subprocess.Popen([*COMMAND, *arguments], stdout=subprocess.DEVNULL)
-        delay = rng.uniform(6.0, 6.0 + seconds / 8)
+        started = time.monotonic()
+        while n_rounds(broken) < mark and process.poll() is None:
+            time.sleep(0.05)
         try:
-            process.wait(delay)
-            lines.append(f"| {i + 1} | - | finished before {delay:.1f} s |")
+            process.wait(rng.uniform(0.0, seconds / total))
+            lines.append(f"| {i + 1} | - | finished before |")
         except subprocess.TimeoutExpired:
             process.send_signal(signal.SIGKILL)
             process.wait()
-            lines.append(f"| {i + 1} | {delay:.1f} | {count_rounds(broken)} |")
+            lines.append(f"| {i + 1} | {time.monotonic() - started:.1f} | {count_rounds(broken)} |")
     rlis("resume", str(broken))
     a, b = (json.loads((folder / "result.json").read_text())["rate"] for folder in (whole, broken))
     lines += ["", f"Rate left alone: {a['value']!r} +- {a['standard_error']!r}", ""]
@@ -57,6 +60,11 @@ def main() -> None:
     save("kill", [*lines, "Identical to the last digit." if a == b else "DIFFERENT."])
     if a != b:
         raise SystemExit(1)
+
+
+def n_rounds(folder: Path) -> int:
+    """Return how many rounds are whole, of all stages."""
+    return len([r for r in (folder / "rounds").glob("*/*") if r.name.isdigit()])
 
 
 def count_rounds(folder: Path) -> str:
