@@ -20,13 +20,14 @@ import time
 import numpy as np
 from common import save
 from efficiency import CASES, Case, prepare
+from importance import one_walk
 from numpy.typing import NDArray
 
 from openmm_rlis.config import Settings
 from openmm_rlis.engine import one_thread
 from openmm_rlis.flux import FluxRun, run_flux
 from openmm_rlis.importance import UNTEMPERED, Importance
-from openmm_rlis.learning import choose_roots, make_engine, walk_roots
+from openmm_rlis.learning import make_engine
 
 Array = NDArray[np.float64]
 N_STRETCHES, N_WALKS, N_ROOTS = 4, 6, 500
@@ -55,15 +56,13 @@ def walked(
     case: Case, pool: FluxRun, bias_scale: float, importance: Importance, rng: np.random.Generator
 ) -> tuple[Array, Array, float, float]:
     """Return each root's part of P and its ln V, (n_roots,), and evaluations and seconds of one root."""
-    settings = Settings(frame_stride=1_000_000, bias_scale=bias_scale, unbiased_share=0.0)
+    settings = Settings(learning_roots=N_ROOTS, frame_stride=1_000_000, bias_scale=bias_scale, unbiased_share=0.0)
     value = case.run.value
     engine = make_engine(case.run.problem, settings, None, value)
-    log_v = value.log_value(pool.exits)
     shares, values, begun = [], [], time.process_time()
     for _ in range(N_WALKS):
         engine.reseed(rng)
-        roots = choose_roots(importance(log_v), pool.exits, pool.priors, N_ROOTS, settings, rng)
-        done = walk_roots(engine, value, importance, roots, settings, rng)
+        roots, done, _ = one_walk(engine, value, importance, pool, settings, rng)
         shares.append(np.stack([N_ROOTS * np.exp(roots.log_weights), done.success]))
         values.append(value.log_value(roots.positions))
     n = N_WALKS * N_ROOTS

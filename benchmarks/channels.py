@@ -16,13 +16,12 @@ import numpy as np
 from common import RUNS, lj7, mean_and_error, save
 
 import openmm_rlis as rlis
-from openmm_rlis.branching import Window
 from openmm_rlis.engine import Engine, one_thread
 from openmm_rlis.estimators import Estimate, channel_shares
 from openmm_rlis.flux import equilibrate, run_flux
 from openmm_rlis.problem import TARGET
 from openmm_rlis.systems import lj7 as system
-from openmm_rlis.walk import Roots, walk
+from openmm_rlis.walk import walk_unbranched
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "examples"))
 from lj7_channels import channel
@@ -41,12 +40,8 @@ def by_brute_force(n_success: int) -> dict[str, Estimate]:
         state, batch = equilibrate(engine, N_REPLICAS)[0].state, 0
         while len(names) < n_success:
             run = run_flux(engine, state, N_LAGS)
-            state, n = run.state, len(run.exits)
-            no = np.zeros(n, dtype=bool)
-            roots = Roots(run.exits, run.priors, np.zeros(n), no, no, np.zeros(n, np.int32))
-            tree = walk(
-                engine, lambda x: np.zeros(len(x)), roots, Window(0.0, np.inf), rng, frame_stride=STRIDE
-            ).tree  # fmt: skip
+            state = run.state
+            tree = walk_unbranched(engine, run.exits, run.priors, rng, STRIDE).tree
             arrived = np.flatnonzero(tree.labels == TARGET)
             names += [channel(np.asarray(tree.positions[tree.path(int(i))], dtype=np.float32)) for i in arrived]
             batches += [batch] * len(arrived)

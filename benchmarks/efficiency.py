@@ -17,13 +17,13 @@ import json
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
 import matplotlib.pyplot as plt
 import numpy as np
-from common import RESULTS, RUNS, Row, once, rate, save
+from common import RESULTS, RUNS, Row, once, save
 from numpy.typing import NDArray
 from peers import Score, forward_flux, weighted_ensemble
 
@@ -81,7 +81,7 @@ def prepare(name: str) -> Case:
     once(folder.name, "run", *CASES[name], "--seed", "1")
     run = rlis.load(folder)
     stored = RunDirectory.open(folder).read_round("plan", 0)
-    plan = Plan(**{field.name: stored.info[field.name] for field in fields(Plan)})
+    plan = Plan.from_info(stored.info)
     engine = Engine(run.problem)
     engine.reseed(np.random.default_rng(1))
     settled, _, _ = equilibrate(engine, N_REPEATS * N_REPLICAS)
@@ -239,7 +239,7 @@ def line(name: str, method: str, row: Row, case: Case) -> tuple[str, float, floa
     """Return a line of the table, the product with evaluations, and its error."""
     rates = np.array(row["rates"])
     variance, error = relative_variance(rates)
-    k, e = rate(case.run.to_dict())
+    k, e = case.run.rate.value, case.run.rate.standard_error
     mean, spread = rates.mean() / k, np.hypot(rates.std(ddof=1) / len(rates) ** 0.5 / k, rates.mean() / k * e / k)
     product = variance * row["evaluations"]
     text = (

@@ -22,7 +22,7 @@ from openmm_rlis.engine import Engine, one_thread
 from openmm_rlis.flux import FluxRun, initial_state, run_flux
 from openmm_rlis.importance import UNTEMPERED, fit
 from openmm_rlis.learning import choose_roots, walk_roots
-from openmm_rlis.walk import Walk
+from openmm_rlis.walk import Roots, Walk
 
 Array = NDArray[np.float64]
 SYSTEMS = {
@@ -47,7 +47,7 @@ def study(name: str, command: tuple[str, ...], n: int) -> list[str]:
         state = run_flux(engine, initial_state(problem, 500), 1500, keep_exits=False).state
         pool = run_flux(engine, state, 500)
 
-        def walked(importance: Any) -> tuple[Array, Walk, int]:
+        def walked(importance: Any) -> tuple[Roots, Walk, int]:
             return one_walk(engine, value, importance, pool, settings, rng)
 
         learned = fit(walked(UNTEMPERED)[1].tallies + walked(UNTEMPERED)[1].tallies)
@@ -56,7 +56,8 @@ def study(name: str, command: tuple[str, ...], n: int) -> list[str]:
         }  # fmt: skip
         lines, first = [], 0.0
         for way, importance in ways.items():
-            shares, _, costs = zip(*(walked(importance) for _ in range(n)), strict=True)
+            roots, walks, costs = zip(*(walked(importance) for _ in range(n)), strict=True)
+            shares = [np.exp(r.log_weights) * w.success for r, w in zip(roots, walks, strict=True)]
             p, cost = np.concatenate(shares), float(np.sum(costs))
             product = p.var() / p.mean() ** 2 * cost / len(p)
             first = first or product
@@ -72,13 +73,13 @@ def study(name: str, command: tuple[str, ...], n: int) -> list[str]:
 def one_walk(
     engine: Engine, value: rlis.ValueFunction, importance: Any, pool: FluxRun, settings: Settings,
     rng: np.random.Generator,
-) -> tuple[Array, Walk, int]:  # fmt: skip
-    """Return each root's part of the success probability (n_roots,), the walk and its force evaluations."""
+) -> tuple[Roots, Walk, int]:  # fmt: skip
+    """Return `settings.learning_roots` roots from a pool of exits, their walk, and its force evaluations."""
     before = engine.cost.force_evaluations
     log_u = importance(value.log_value(pool.exits))
     roots = choose_roots(log_u, pool.exits, pool.priors, settings.learning_roots, settings, rng)
     done = walk_roots(engine, value, importance, roots, settings, rng)
-    return np.exp(roots.log_weights) * done.success, done, engine.cost.force_evaluations - before
+    return roots, done, engine.cost.force_evaluations - before
 
 
 def main() -> None:

@@ -12,6 +12,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections import Counter
 from pathlib import Path
 
 from common import RUNS, rlis, save
@@ -39,12 +40,12 @@ def main() -> None:
         f"LJ7 C3 -> C2, beta 7, small settings, half bias; the whole run took {seconds:.0f} s.",
         "Command: `python benchmarks/kill.py`.", "", "| kill | after (s) | whole rounds then |", "|---|---|---|",
     ]  # fmt: skip
-    total = n_rounds(whole)
+    total = rounds(whole).total()
     for i, mark in enumerate(sorted(rng.sample(range(total), KILLS))):
         arguments = ["resume", str(broken)] if (broken / "config.yaml").exists() else [*START, "--out", str(broken)]
         process = subprocess.Popen([*COMMAND, *arguments], stdout=subprocess.DEVNULL)
         started = time.monotonic()
-        while n_rounds(broken) < mark and process.poll() is None:
+        while rounds(broken).total() < mark and process.poll() is None:
             time.sleep(0.05)
         try:
             process.wait(rng.uniform(0.0, seconds / total))
@@ -52,7 +53,8 @@ def main() -> None:
         except subprocess.TimeoutExpired:
             process.send_signal(signal.SIGKILL)
             process.wait()
-            lines.append(f"| {i + 1} | {time.monotonic() - started:.1f} | {count_rounds(broken)} |")
+            seen = ", ".join(f"{stage} {n}" for stage, n in sorted(rounds(broken).items())) or "none"
+            lines.append(f"| {i + 1} | {time.monotonic() - started:.1f} | {seen} |")
     rlis("resume", str(broken))
     a, b = (json.loads((folder / "result.json").read_text())["rate"] for folder in (whole, broken))
     lines += ["", f"Rate left alone: {a['value']!r} +- {a['standard_error']!r}", ""]
@@ -62,15 +64,9 @@ def main() -> None:
         raise SystemExit(1)
 
 
-def n_rounds(folder: Path) -> int:
-    """Return how many rounds are whole, of all stages."""
-    return len([r for r in (folder / "rounds").glob("*/*") if r.name.isdigit()])
-
-
-def count_rounds(folder: Path) -> str:
-    """Return how many rounds each stage has."""
-    stages = sorted((folder / "rounds").glob("*")) if (folder / "rounds").is_dir() else []
-    return ", ".join(f"{s.name} {len([r for r in s.iterdir() if r.name.isdigit()])}" for s in stages) or "none"
+def rounds(folder: Path) -> Counter[str]:
+    """Return how many whole rounds each stage has."""
+    return Counter(r.parent.name for r in (folder / "rounds").glob("*/*") if r.name.isdigit())
 
 
 if __name__ == "__main__":

@@ -58,12 +58,12 @@ def judge(problem: rlis.Problem, run: FluxRun, seed: int, options: dict) -> dict
     with one_thread():
         engine = make_engine(problem, settings, None, None)
         lesson = cold_start(engine, run, settings, rng)
-        first, history = lesson, [lesson]
-        for index in range(ROUNDS):
-            lesson = learn_round(engine, first, history, run, settings, rng)
-            history = [*history, lesson] if index else [lesson]
+        history = [lesson]
+        for _ in range(ROUNDS):
+            lesson = learn_round(engine, history, run, settings, rng)
+            history.append(lesson)
         longer = settings.model_copy(update={"learning_roots": 1000})
-        return learn_round(engine, first, history, run, longer, rng).info
+        return learn_round(engine, history, run, longer, rng).info
 
 
 if __name__ == "__main__":

@@ -12,8 +12,8 @@ production; nothing measured here enters an estimate, but the last rounds say ho
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
 from typing import Any
 
 import numpy as np
@@ -154,20 +154,20 @@ def _mean_over_roots(infos: Sequence[dict[str, Any]], name: str) -> float:
 
 
 def learn_round(
-    engine: Engine, first: Lesson, history: Sequence[Lesson], run: FluxRun, settings: Settings,
-    rng: np.random.Generator,
-) -> Lesson:  # fmt: skip
+    engine: Engine, history: Sequence[Lesson], run: FluxRun, settings: Settings, rng: np.random.Generator
+) -> Lesson:
     """Walk with the last lesson's V, take returns, and fit a copy of it to them and to those of earlier lessons.
 
-    The cold start, `first`, is learned from as well until a round before this one has reached B: returns that are all
-    zero say nothing of where V grows.
+    The cold start, the first of `history`, is learned from as well until a round before this one has reached B: returns
+    that are all zero say nothing of where V grows.
     """
     value = history[-1].value
     done, info = pilot(engine, value, learned_importance(history), run, settings, rng)
     samples = samples_of(done, value, settings.decay, MOST_SAMPLES, rng)
     learner = ValueFunction.from_arrays(value.features, value.arrays())
-    walked = [*[lesson.samples for lesson in history if lesson is not first], samples][-REPLAYED_ROUNDS:]
-    arrived = any(lesson.info.get("success_probability", 0.0) > 0.0 for lesson in history)
+    first, *rounds = history
+    walked = [*[lesson.samples for lesson in rounds], samples][-REPLAYED_ROUNDS:]
+    arrived = any(lesson.info["success_probability"] > 0.0 for lesson in rounds)
     loss = train(learner, walked if arrived else [first.samples, *walked], rng, loss=settings.loss)
     return Lesson(learner.eval(), samples, done.tallies, {**info, "loss": loss})
 
@@ -216,6 +216,11 @@ class Plan:
     n_roots: int
     frames_per_root: float
     evaluations_per_root: float
+
+    @classmethod
+    def from_info(cls, info: Mapping[str, Any]) -> Plan:
+        """Return the plan among the numbers that are stored with it."""
+        return cls(**{field.name: info[field.name] for field in fields(cls)})
 
     def evaluations(self, n_replicas: int, lag_steps: int) -> float:
         """Return the force evaluations of one batch in one round, as foreseen."""

@@ -13,7 +13,7 @@ import math
 import shutil
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
@@ -157,22 +157,22 @@ class Loop:
         return found, int(stored.info["lags"])
 
     def _learn(self, flux: FluxRun, first: Lesson) -> list[Lesson] | None:
-        """Return the lessons, the last with the value function to use; None when a limit came first."""
+        """Return the cold start and the lessons after it, the last with the V to use; None when a limit came first."""
         history, index, stored = [first], 0, len(self.store.rounds("learning"))
         # Once there is a plan V stays as it is, also when a run is resumed for another target.
         while index < stored or not self.store.rounds("plan"):
             if index >= stored:
-                n_roots = roots_to_learn_from(history, index, self.settings, *self._need())
+                n_roots = roots_to_learn_from(history[1:], index, self.settings, *self._need())
                 if n_roots == 0:
                     break
                 if self._over_limit():
                     return None
                 engine = make_engine(self.problem, self.settings, self.config["platform"], history[-1].value)
                 settings = self.settings.model_copy(update={"learning_roots": n_roots})
-                learned = learn_round(engine, first, history, flux, settings, stream(self.seed, LEARNING, index))
+                learned = learn_round(engine, history, flux, settings, stream(self.seed, LEARNING, index))
                 self._keep_lesson("learning", index, learned, engine)
             lesson = self._read_lesson("learning", index)
-            history = [*history, lesson] if index else [lesson]
+            history.append(lesson)
             guess = lesson.info["success_probability"] * flux.n_exits.sum() / flux.time
             self._tell("learning", index, message=f"k about {guess:.3g} /ps, norm {lesson.info['ended']:.2f}")
             index += 1
@@ -196,18 +196,18 @@ class Loop:
     def _plan(self, flux: FluxRun, flux_lags: int, history: list[Lesson]) -> tuple[Plan, Importance]:
         if not self.store.rounds("plan"):
             (target, left), value = self._need(), history[-1].value
-            cost = Cost()
-            if not self.store.rounds("learning"):
+            cost, lessons = Cost(), history[1:]
+            if not lessons:
                 engine = make_engine(self.problem, self.settings, self.config["platform"], value)
-                history = [pilot_lesson(engine, history[-1], flux, self.settings, stream(self.seed, PILOT))]
+                lessons = [pilot_lesson(engine, history[-1], flux, self.settings, stream(self.seed, PILOT))]
                 cost = engine.cost
-            infos = [lesson.info for lesson in history]
+            infos = [lesson.info for lesson in lessons]
             plan = make_plan(self.problem, value, flux, flux_lags, infos, self.settings, target, left / FIRST_LOOK)
             spent = {"learning_evaluations": cost.force_evaluations, "network_calls": cost.network_calls}
-            importance = asdict(learned_importance(history))
+            importance = asdict(learned_importance(lessons))
             self._write("plan", 0, importance, {**asdict(plan), **spent}, cost.force_evaluations)
         stored = self.store.read_round("plan", 0)
-        plan = Plan(**{field.name: stored.info[field.name] for field in fields(Plan)})
+        plan = Plan.from_info(stored.info)
         self._tell("plan", 0, message=f"{plan.flux_lags} lags in A, {plan.n_roots} roots a batch; {self._disk(plan)}")
         # Runs made before the importance was measured stored none: theirs was V.
         return plan, Importance(**stored.arrays) if stored.arrays else UNTEMPERED

@@ -216,11 +216,13 @@ def walk(
     return Walk(record.tree(), record.frames(), *_sums(record, roots, window), n_thinned, tallies, n_lags, peak)
 
 
-def walk_unbranched(engine: Engine, positions: Array, priors: Array, rng: np.random.Generator) -> Walk:
-    """Carry structures (n, n_atoms, 3) to their ends without branching or bias; of the paths only the ends are kept."""
+def walk_unbranched(
+    engine: Engine, positions: Array, priors: Array, rng: np.random.Generator, frame_stride: int = 1_000_000
+) -> Walk:
+    """Carry structures (n, n_atoms, 3) to their ends without branching or bias; by default only these are kept."""
     n, no = len(positions), np.zeros(len(positions), dtype=bool)
     roots = Roots(positions, priors, np.zeros(n), no, no, np.zeros(n, np.int32))
-    return walk(engine, lambda x: np.zeros(len(x)), roots, Window(0.0, np.inf), rng, frame_stride=1_000_000)
+    return walk(engine, lambda x: np.zeros(len(x)), roots, Window(0.0, np.inf), rng, frame_stride=frame_stride)
 
 
 def _lag(engine: Engine, log_value: LogValue, alive: _Population) -> tuple[NDArray[np.int8], Array]:

@@ -83,9 +83,9 @@ def test_rounds_learn_and_keep_what_they_were_given(start: tuple[Engine, FluxRun
     before = {k: v.copy() for k, v in first.value.arrays().items()}
     history = [first]
     for i in range(3):
-        lesson = learn_round(engine, first, history, run, settings, np.random.default_rng([3, i]))
-        history = [*history, lesson] if i else [lesson]
-    value, infos = lesson.value, [lesson.info for lesson in history]
+        lesson = learn_round(engine, history, run, settings, np.random.default_rng([3, i]))
+        history = [*history, lesson]
+    value, infos = lesson.value, [lesson.info for lesson in history[1:]]
     assert all(np.array_equal(before[k], v) for k, v in first.value.arrays().items())
     x = np.zeros((20, 1, 3))
     x[:, 0, 0] = np.linspace(-0.6, 0.7, 20)
@@ -101,16 +101,16 @@ def test_rounds_learn_and_keep_what_they_were_given(start: tuple[Engine, FluxRun
 
 
 def test_the_cold_start_is_learned_from_until_a_round_arrives(start: tuple[Engine, FluxRun, Lesson]) -> None:
-    """Rounds of two roots that never arrive leave V as it is where no walker has been, and finite everywhere."""
+    """Rounds of ten roots that never arrive leave V as it is where no walker has been, and finite everywhere."""
     engine, run, first = start
     few = SETTINGS.model_copy(update={"learning_roots": 10})
     near = np.linspace(-0.9, 0.9, 50)[:, None, None] * np.array([1.0, 0.0, 0.0])
     history = [first]
     for i in range(12):
-        lesson = learn_round(engine, first, history, run, few, np.random.default_rng([5, i]))
+        lesson = learn_round(engine, history, run, few, np.random.default_rng([5, i]))
         samples = replace(lesson.samples, log_targets=np.full(len(lesson.samples), -np.inf))
         lesson = replace(lesson, samples=samples, info={**lesson.info, "success_probability": 0.0})
-        history = [*history, lesson] if i else [lesson]
+        history = [*history, lesson]
     before, after = first.value.log_value(near), lesson.value.log_value(near)
     assert np.isfinite(after).all()
     assert after[-1] > -1.0 and after[-1] - after[0] > 0.5 * (before[-1] - before[0])
@@ -145,7 +145,7 @@ def test_the_same_stream_teaches_the_same(start: tuple[Engine, FluxRun, Lesson])
     engine, run, first = start
     found = []
     for used in (engine, Engine(LINE.problem(), 256)):
-        lesson = learn_round(used, first, [first], run, SETTINGS, np.random.default_rng(8))
+        lesson = learn_round(used, [first], run, SETTINGS, np.random.default_rng(8))
         found.append(lesson.value.arrays())
     assert all(np.array_equal(found[0][k], found[1][k]) for k in found[0])
     assert isinstance(lesson.value, ValueFunction)
