@@ -76,12 +76,13 @@ def value(problem: rlis.Problem, plane: Plane, kind: str, seed: int) -> ValueFun
     log_q = log_committor(plane, x, y)
     fits = [(v.fine, target(kind.split(",")[0], log_q, x, y)), (v.coarse, log_q)]
     points = torch.as_tensor(np.stack([x, y, 0 * x], -1)[:, None])
+    inputs = v.inputs(problem.features(points))
     for part, (network, wanted) in enumerate(fits):
         goal = torch.as_tensor(np.minimum(wanted, -1e-3))
         optimiser = torch.optim.Adam(network.parameters(), lr=3e-3)
         for _ in range(600):
             rows = torch.as_tensor(rng.integers(0, len(x), 2048))
-            loss = ((v.log_parts(problem.features(points[rows]))[part] - goal[rows]) ** 2).mean()
+            loss = ((v.log_parts(*(x[rows] for x in inputs))[part] - goal[rows]) ** 2).mean()
             optimiser.zero_grad()
             loss.backward()
             optimiser.step()

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import json
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+
+from openmm_rlis.cli import execute
 
 RUNS = Path("runs/benchmarks")
 RESULTS = Path(__file__).parent / "results"
@@ -16,9 +18,11 @@ Row = dict[str, Any]
 
 
 def rlis(*arguments: str) -> None:
-    """Run the command line `rlis`; a non-zero exit status stops the study."""
-    command = [sys.executable, "-c", "from openmm_rlis.cli import main; raise SystemExit(main())", *arguments]
-    subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+    """Run the command line `rlis` in this process; a non-zero exit status stops the study."""
+    with contextlib.redirect_stdout(io.StringIO()):
+        status = execute(list(arguments))
+    if status:
+        raise SystemExit(f"rlis {' '.join(arguments)}: exit status {status}")
 
 
 def once(name: str, *arguments: str) -> Row:

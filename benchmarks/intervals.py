@@ -3,8 +3,9 @@
 python benchmarks/intervals.py       about a minute
 
 Batch results of one round follow a gamma or a log-normal law of mean 1, or are gamma but for one batch in two hundred
-that is thirty times as large (a channel seldom seen). Rounds are added until standard error / mean is below 10 % at one
-of the looks of `learning.is_look`, as a run does; the intervals are then asked whether they hold 1.
+that is thirty times as large (a channel seldom seen). Rounds are added as a run does: until the larger of two relative
+errors, from batches and from rounds of batches, is below 10 % at one of the looks of `learning.is_look`. The intervals
+are then asked whether they hold 1.
 """
 
 from __future__ import annotations
@@ -102,12 +103,14 @@ def draw(law: str, relative_error: float, n_batches: int, rng: np.random.Generat
 def stopped(law: str, relative_error: float, n_batches: int) -> tuple[Array, Array]:
     """Return the batch results (N_RUNS, n_batches) of runs that stopped at the target, and their rounds."""
     rng = np.random.default_rng(11)
-    total, kept = np.zeros((N_RUNS, n_batches)), np.zeros((N_RUNS, n_batches))
+    total, squares, kept = (np.zeros((N_RUNS, n_batches)) for _ in range(3))
     rounds = np.zeros(N_RUNS)
     for index in range(1, MOST_ROUNDS + 1):
-        total += draw(law, relative_error, n_batches, rng)
-        m, e = moments(total)
-        new = (rounds == 0) & ((is_look(index) & (e <= TARGET * m)) | (index == MOST_ROUNDS))
+        found = draw(law, relative_error, n_batches, rng)
+        total, squares = total + found, squares + found**2
+        (m, e), n = moments(total / index), index * n_batches
+        by_round = np.sqrt((squares.sum(1) / n - m**2) / (n - 1))
+        new = (rounds == 0) & ((is_look(index) & (np.maximum(e, by_round) <= TARGET * m)) | (index == MOST_ROUNDS))
         kept[new], rounds[new] = total[new] / index, index
         if (rounds > 0).all():
             break

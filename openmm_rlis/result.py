@@ -115,6 +115,18 @@ class Result:
             return np.asarray(self.totals.transitions / self.totals.time)
 
     @property
+    def stopping_error(self) -> float:
+        """The relative error that a run stops by, the larger of two.
+
+        One is that of `rate`, from batches; the other takes every round of every batch as a batch of its own. It rests
+        on more numbers, so that an error which is low by chance seldom ends a run; but the rounds of a batch share the
+        walkers in A, so it is nobody's error bar.
+        """
+        if self.n_rounds == 0:
+            return float("inf")
+        return max(self.rate.relative_error, estimators.mean(self._production.transitions.ravel()).relative_error)
+
+    @property
     def rate_history(self) -> dict[str, Array]:
         """The rate after each production round, from all rounds up to it, as columns of (n_rounds,).
 

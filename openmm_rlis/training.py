@@ -129,19 +129,22 @@ def train(
     targets = torch.as_tensor(np.concatenate([d.log_targets for d in data]), dtype=torch.float32)
     # Features are evaluated already; without them, what is turned to single precision is this function's own.
     learner = ValueFunction.from_arrays(torch.nn.Identity(), value.arrays()).float()
+    with torch.no_grad():
+        inputs = learner.inputs(features)
     batch_size = int(np.clip(len(targets) // 4, 64, largest_batch))
     epochs = max(epochs, -(-fewest_steps * batch_size // max(len(targets), 1)))
-    optimiser = torch.optim.Adam([*learner.fine.parameters(), *learner.coarse.parameters()], lr=learning_rate)
+    weights = [*learner.fine.parameters(), *learner.coarse.parameters()]
+    optimiser = torch.optim.Adam(weights, lr=learning_rate, fused=True)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, epochs)
     last = float("nan")
     for _ in range(epochs):
         with torch.no_grad():
-            frozen = learner.log_parts(features)
+            frozen = learner.log_parts(*inputs)
         total = 0.0
         order = rng.permutation(len(targets))
         for start in range(0, len(order), batch_size):
             rows = torch.as_tensor(order[start : start + batch_size])
-            parts = learner.log_parts(features[rows])
+            parts = learner.log_parts(*(x[rows] for x in inputs))
             error = sum(
                 (loss_function(loss, part, targets[rows], f0[rows]) for part, f0 in zip(parts, frozen, strict=True)),
                 start=torch.zeros(()),

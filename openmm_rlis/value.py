@@ -94,18 +94,23 @@ class ValueFunction(nn.Module):
         self.fine = _network(len(statistics["mean"]), hidden, rng)
         self.coarse = _network(2, 16, rng)
 
-    def log_parts(self, f: Tensor) -> tuple[Tensor, Tensor]:
-        """Return (ln V_fine, ln V_coarse), each (n,), for features (n, k)."""
+    def inputs(self, f: Tensor) -> tuple[Tensor, Tensor]:
+        """Return what the two networks see of features (n, k): these standardised, and distances (n, 2) to A and B."""
         z = (f - self.mean) / self.scale
         a = torch.sqrt(((z - self.center_source) ** 2).mean(-1) + 1e-12)
         b = torch.sqrt(((z - self.center_target) ** 2).mean(-1) + 1e-12)
+        return z, torch.stack([a, b], dim=-1)
+
+    def log_parts(self, z: Tensor, distances: Tensor) -> tuple[Tensor, Tensor]:
+        """Return (ln V_fine, ln V_coarse), each (n,), for `inputs`."""
         fine = nn.functional.logsigmoid(self.fine(z).squeeze(-1))
-        coarse = nn.functional.logsigmoid(self.coarse(torch.stack([a, b], dim=-1)).squeeze(-1))
+        coarse = nn.functional.logsigmoid(self.coarse(distances).squeeze(-1))
         return fine, coarse
 
     def log_mixture(self, f: Tensor) -> Tensor:
         """Return ln V (n,) for features (n, k)."""
-        fine, coarse = self.log_parts(f)
+        z, distances = self.inputs(f)
+        fine, coarse = self.log_parts(z, distances)
         return torch.logaddexp(fine + self.log_fine_share, coarse + self.log_coarse_share)
 
     def forward(self, x: Tensor) -> Tensor:

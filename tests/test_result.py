@@ -176,18 +176,20 @@ class Crafted:
     n_batches: int = 8
 
     def result(self, weights: np.ndarray, ended: float | np.ndarray = 1.0) -> Result:
-        """One round; root weights (n_batches, n_roots)."""
+        """Root weights of one round (n_batches, n_roots), or of several (n_rounds, n_batches, n_roots)."""
         config = {"settings": {"n_batches": self.n_batches, "failure_share": 1.0}, "seed": 1, "lag_time": 1.0}
         xml = '<System type="System" version="1"><Particles><Particle mass="1"/></Particles></System>'
         rng = np.random.default_rng(1)
-        arrays = {
-            "transitions": weights.sum(1), "exits": np.full(self.n_batches, 100.0) + rng.integers(0, 9, self.n_batches),
-            "time": np.full(self.n_batches, 10.0), "ended": np.asarray(ended) + rng.normal(0.0, 0.01, self.n_batches),
-            "root_weights": weights.ravel(), "root_batches": np.repeat(np.arange(self.n_batches), weights.shape[1]),
-            "root_defensive": np.arange(weights.size) % 4 == 0,
-        }  # fmt: skip
+        n = self.n_batches
         with RunDirectory.create(self.directory, config, xml) as run:
-            run.write_round("production", 0, arrays, {})
+            for index, one in enumerate(np.atleast_3d(weights.T).T):
+                arrays = {
+                    "transitions": one.sum(1), "exits": np.full(n, 100.0) + rng.integers(0, 9, n),
+                    "time": np.full(n, 10.0), "ended": np.asarray(ended) + rng.normal(0.0, 0.01, n),
+                    "root_weights": one.ravel(), "root_batches": np.repeat(np.arange(n), one.shape[1]),
+                    "root_defensive": np.arange(one.size) % 4 == 0,
+                }  # fmt: skip
+                run.write_round("production", index, arrays, {})
         return Result(RunDirectory.open(self.directory))
 
 
@@ -231,6 +233,19 @@ def test_no_transition_is_said_and_bounded(tmp_path: Path) -> None:
     assert any("no transition was seen" in line for line in result.diagnostics["alarms"])
 
 
+@pytest.mark.parametrize("vary", ["rounds", "batches"])
+def test_a_run_stops_by_the_larger_of_two_errors(tmp_path: Path, vary: str) -> None:
+    """Sums per batch that agree better than their rounds allow are chance; rounds may hide that batches differ."""
+    weights = np.ones((2, 8, 5))
+    signs = np.where(np.arange(8) % 2 == 0, 0.5, -0.5)[:, None]
+    weights += np.stack([signs, -0.9 * signs]) if vary == "rounds" else signs
+    result = Crafted(tmp_path / "run").result(weights)
+    apart = weights.sum(2).std(ddof=1) / 4.0 / weights.sum(2).mean()  # sixteen rounds of batches
+    expected = apart if vary == "rounds" else result.rate.relative_error
+    assert result.stopping_error == pytest.approx(expected, rel=1e-12)
+    assert (result.rate.relative_error < 0.1 * apart) == (vary == "rounds")
+
+
 def test_a_run_without_production_is_valid(tmp_path: Path) -> None:
     config: dict[str, Any] = {"settings": {"n_batches": 4, "failure_share": 0.1}, "seed": 1, "lag_time": 1.0}
     xml = '<System type="System" version="1"><Particles><Particle mass="1"/></Particles></System>'
@@ -238,6 +253,7 @@ def test_a_run_without_production_is_valid(tmp_path: Path) -> None:
         pass
     result = Result(RunDirectory.open(tmp_path / "run"))
     assert math.isnan(result.rate.value) and math.isinf(result.rate.standard_error) and result.rate.n_batches == 4
+    assert math.isinf(result.stopping_error)
     assert result.stopped == "running" and result.n_rounds == 0
     assert isinstance(result.paths, PathEnsemble) and len(result.paths) == 0
     assert result.channels(len) == {} and math.isnan(result.diagnostics["ess"])

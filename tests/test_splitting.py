@@ -85,8 +85,9 @@ def test_both_parts_of_the_first_value_reach_down_to_the_exits() -> None:
     lesson = cold_start(engine, run, Settings(), np.random.default_rng(6))
     found = lesson.info["log_probability"]
     assert found < -9.0
+    value = lesson.value
     with torch.no_grad():
-        parts = lesson.value.log_parts(torch.as_tensor(evaluate(lesson.value.features, run.exits)))
+        parts = value.log_parts(*value.inputs(torch.as_tensor(evaluate(value.features, run.exits))))
     assert [abs(float(part.mean()) - found) < 2.5 for part in parts] == [True, True]
 
 

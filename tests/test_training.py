@@ -175,7 +175,7 @@ def test_training_recovers_a_known_value(loss: str) -> None:
     last = train(value, [data], rng, loss=loss, epochs=40)
     assert np.isfinite([first, last]).all()
     with torch.no_grad():
-        parts = value.log_parts(torch.as_tensor(data.features))
+        parts = value.log_parts(*value.inputs(torch.as_tensor(data.features)))
     for part in parts:
         error = part.numpy() - log_v
         assert abs(np.mean(error)) < 0.15
@@ -189,7 +189,7 @@ def test_a_few_hundred_frames_are_enough_to_begin_with() -> None:
     train(value, [Samples(x, -8.0 + 5.0 * x[:, 0])], np.random.default_rng(3), fewest_steps=400)
     grid = np.linspace(-1.4, 1.4, 50)
     with torch.no_grad():
-        for part in value.log_parts(torch.as_tensor(grid[:, None])):
+        for part in value.log_parts(*value.inputs(torch.as_tensor(grid[:, None]))):
             assert np.abs(part.numpy() - (-8.0 + 5.0 * grid)).max() < 1.0
 
 
