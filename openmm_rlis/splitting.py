@@ -146,7 +146,7 @@ def split(
             raise UnreachableError(
                 f"target: expected a region that paths from {engine.problem.source.name} can reach, got none in "
                 f"{engine.problem.target.name} after {len(levels)} levels (best score {best.max():.4f} of 1); "
-                "check the region"
+                "check the region, or shorten the lag: paths that fall back within one cannot climb"
             )
         floor = levels[-1] if levels else -np.inf
         fell = [(x, s) for i in dead for x, s in zip(paths[i].frames, paths[i].scores, strict=True) if s > floor]

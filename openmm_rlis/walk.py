@@ -10,6 +10,7 @@ Every frame is stored once; branches share their prefix.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -27,6 +28,8 @@ from .weights import log_sum
 Array = NDArray[np.float64]
 LogValue = Callable[[Array], Array]
 LogImportance = Callable[[Array], Array]
+LONG = (50_000, 500_000)
+"""Lags after which a person is told that a walk is not over; one of LJ7 takes some 5000."""
 
 
 @dataclass(frozen=True)
@@ -201,6 +204,12 @@ def walk(
             raise RlisError(
                 f"{len(alive.root)} walkers did not reach any region in {max_lags} lags; "
                 "give the trap as a region in `others`"
+            )
+        if n_lags in LONG:
+            warnings.warn(
+                f"{len(alive.root)} walkers have been outside all regions for {n_lags} lags; if they rest in a trap, "
+                "stop the run and give the trap as a region in `others`",
+                stacklevel=2,
             )
         n_lags += 1
         peak = max(peak, len(alive.root))

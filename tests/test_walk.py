@@ -252,6 +252,13 @@ def test_a_walk_without_end_is_an_error() -> None:
         walk(engine, constant, roots_of(DOUBLE, np.array([0.0]), 64), Window(), np.random.default_rng(1), max_lags=2)
 
 
+def test_a_person_is_told_of_a_walk_that_takes_long(monkeypatch: pytest.MonkeyPatch) -> None:
+    engine, starts = Engine(DOUBLE.problem(), 16), roots_of(DOUBLE, np.array([0.0]), 64)
+    monkeypatch.setattr("openmm_rlis.walk.LONG", (2,))
+    with pytest.warns(UserWarning, match=r"walkers have been outside all regions for 2 lags"):
+        walk(engine, constant, starts, Window(), np.random.default_rng(1))
+
+
 def test_the_same_stream_gives_the_same_walk(engines: dict[str, Engine]) -> None:
     found = []
     for engine in (engines["double"], engines["double"], Engine(DOUBLE.problem(), 512)):
