@@ -1,8 +1,9 @@
 """Rates and channel shares of every model system against exact references, by the public API with default settings.
 
-python benchmarks/truth.py [quick]       30 minutes on one core; 10 with `quick`, which leaves out the coldest case
+python benchmarks/truth.py [SEEDS]       4 seeds by default, some 45 minutes on one core
 
-Finished runs are kept in runs/benchmarks.
+Finished runs are kept in runs/benchmarks. The rates of the seeds are averaged, and so are the shares; an error is that
+of the mean, from the errors that the runs claim.
 
 Planes: finite volumes (continuous time and tests). Line: the transition matrix of the very chain that is run, which
 also says how a rate depends on the time step and on the lag.
@@ -11,11 +12,14 @@ also says how a rate depends on the time step and on the lag.
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
-from common import RUNS, evaluations, once, rate, save
+import numpy as np
+from common import RUNS, evaluations, once, save
 
 import openmm_rlis as rlis
+from openmm_rlis.estimators import Estimate
 from openmm_rlis.systems import triple_well
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
@@ -43,15 +47,21 @@ def trend() -> list[str]:
     return lines
 
 
+def average(found: Sequence[Estimate]) -> tuple[float, float]:
+    """Return the mean of the seeds and its error."""
+    values, errors = np.array([(one.value, one.standard_error) for one in found]).T
+    return float(values.mean()), float(np.linalg.norm(errors)) / len(found)
+
+
 def main() -> None:
     """Run everything and write results/truth.md."""
-    quick = "quick" in sys.argv
+    seeds = range(1, 1 + int(sys.argv[1] if len(sys.argv) > 1 else 4))
     cases = [
         ("double_well --set tilt=0", line(8.0, 0.0)),
         ("double_well", line(8.0, 1.0)),
         ("double_well --from R --to L", line(8.0, 1.0, back=True)),
         ("double_well --set height=16", line(16.0, 1.0)),
-        *[(f"mueller_brown --beta {b}", mueller(float(b), 360).rate) for b in (1, 2) + (3,) * (not quick)],
+        *[(f"mueller_brown --beta {b}", mueller(float(b), 360).rate) for b in (1, 2, 3)],
         *[
             (f"triple_well --beta {b} --set tilt={t}", wells(b, t, 384).rate)
             for b in (1.67, 3.0, 5.0)
@@ -59,37 +69,39 @@ def main() -> None:
         ],
     ]
     lines = [
-        "Default settings, target 10 %, seed 1. Command: `python benchmarks/truth.py"
-        f"{' quick' * quick}`.", "",
-        "| system | dt, lag (ps) | exact (1/ps) | run (1/ps) | difference / (3 % + 2 errors) | alarms | evaluations |",
-        "|---|---|---|---|---|---|---|",
+        f"{len(seeds)} seeds each, default settings, target 10 %. Command: `python benchmarks/truth.py {len(seeds)}`.",
+        "",
+        "| system | dt, lag (ps) | exact (1/ps) | mean of the runs (1/ps) | difference / (3 % + 2 errors) | "
+        "intervals that hold the exact rate | runs with an alarm | evaluations of a run |",
+        "|---|---|---|---|---|---|---|---|",
     ]  # fmt: skip
     shares = [
         "## Channels", "", "Share of the upper channel of the triple well. By label: paths whose last "
-        "crossing of x = 0 is above the hill. By grouping: all channels that the run finds by itself.", "",
+        "crossing of x = 0 is above the hill. By grouping: all channels that the first run finds by itself.", "",
         "| beta, tilt | finite volumes | by label | difference / error | by grouping |", "|---|---|---|---|---|",
     ]  # fmt: skip
     for words, exact in cases:
         name = "truth-" + words.replace(" --set ", "-").replace(" --", "-").replace(" ", "")
-        result = once(name, "run", *words.split(), "--seed", "1")
-        k, e = rate(result)
-        loaded = rlis.load(RUNS / name)
-        options = loaded.config["recipe"]["options"]
+        rows = [once(f"{name}-{seed}", "run", *words.split(), "--seed", str(seed)) for seed in seeds]
+        loaded = [rlis.load(RUNS / f"{name}-{seed}") for seed in seeds]
+        k, e = average([result.rate for result in loaded])
+        options = loaded[0].config["recipe"]["options"]
         dt = options["timestep"]
+        held = sum(result.rate.interval[0] <= exact <= result.rate.interval[1] for result in loaded)
         lines.append(
             f"| `{words}` | {dt:g}, {dt * options['lag_steps']:g} | {exact:.4g} | {k:.4g} +- {e:.1g} | "
-            f"{(k - exact) / (0.03 * exact + 2 * e):+.2f} | {len(result['diagnostics']['alarms'])} | "
-            f"{evaluations(result):.1e} |"
+            f"{(k - exact) / (0.03 * exact + 2 * e):+.2f} | {held} of {len(rows)} | "
+            f"{sum(bool(result.diagnostics['alarms']) for result in loaded)} | "
+            f"{np.mean([evaluations(row) for row in rows]):.1e} |"
         )
         print(lines[-1], flush=True)
         if words.startswith("triple"):
             plane = wells(options["beta"], options["tilt"], 384).share(0.0, triple_well.HILL)
-            found = loaded.channels(triple_well.channel)["upper"]
-            z = (found.value - plane) / found.standard_error
-            groups = ", ".join(f"{s.value:.3f} +- {s.standard_error:.3f}" for s in loaded.channels().values())
+            share, error = average([result.channels(triple_well.channel)["upper"] for result in loaded])
+            groups = ", ".join(f"{s.value:.3f} +- {s.standard_error:.3f}" for s in loaded[0].channels().values())
             shares.append(
-                f"| {options['beta']:g}, {options['tilt']:g} | {plane:.3f} | {found.value:.3f} +- "
-                f"{found.standard_error:.3f} | {z:+.2f} | {groups} |"
+                f"| {options['beta']:g}, {options['tilt']:g} | {plane:.3f} | {share:.3f} +- {error:.3f} | "
+                f"{(share - plane) / error:+.2f} | {groups} |"
             )
             print(shares[-1], flush=True)
     save("truth", [*lines, "", *shares, "", *trend()])

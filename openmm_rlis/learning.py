@@ -12,7 +12,7 @@ production; nothing measured here enters an estimate, but the last rounds say ho
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
@@ -65,14 +65,17 @@ def make_engine(problem: Problem, settings: Settings, platform: str | None, valu
     return Engine(problem, settings.n_slots, platform, bias)
 
 
-def cold_start(engine: Engine, run: FluxRun, settings: Settings, rng: np.random.Generator) -> Lesson:
-    """Return a first value function from adaptive multilevel splitting."""
+def cold_start(
+    engine: Engine, run: FluxRun, settings: Settings, rng: np.random.Generator,
+    report: Callable[[str], None] = lambda _: None,
+) -> Lesson:  # fmt: skip
+    """Return a first value function from adaptive multilevel splitting; `report` is told of every level."""
     problem = engine.problem
     engine.reseed(rng)
     source = run.state.last_in_source
     target = None if problem.target.feature is not None else find_target(problem, engine, rng)
     engine.reseed(rng)
-    found = split(engine, make_score(problem, source, target), run.exits, rng)
+    found = split(engine, make_score(problem, source, target), run.exits, rng, report=report)
     statistics = feature_statistics(problem, found.frames, source, found.arrivals)
     value = ValueFunction(problem.features, statistics, settings.coarse_share, rng=rng)
     samples = Samples(evaluate(problem.features, found.frames), found.frame_log_values)

@@ -50,6 +50,7 @@ from .training import Samples
 from .value import ValueFunction
 
 FLUX, START, LEARNING, PILOT = 1, 2, 3, 5
+SECONDS_BETWEEN_LEVELS = 5.0
 BRUTE_BATCHES, BRUTE_REPLICAS, BRUTE_LAGS = 64, 8, 1000
 
 
@@ -107,7 +108,7 @@ class Loop:
         infos = [store.read_round(stage, i).info for stage in store.stages() for i in store.rounds(stage)]
         self.evaluations = sum(int(i.get("evaluations", 0)) for i in infos)
         self.seconds_before = sum(float(i.get("seconds", 0.0)) for i in infos)
-        self.started = self.marked = time.monotonic()
+        self.started = self.marked = self.told = time.monotonic()
 
     def run(self) -> Result:
         """Do what is missing and return the result."""
@@ -187,7 +188,7 @@ class Loop:
             before = self.engine.cost.force_evaluations
             rng = stream(self.seed, START)
             self.engine.reseed(rng)
-            lesson = cold_start(self.engine, first_exits(self.engine), self.settings, rng)
+            lesson = cold_start(self.engine, first_exits(self.engine), self.settings, rng, self._tell_level)
             self._keep_lesson("start", 0, lesson, self.engine, before)
         lesson = self._read_lesson("start", 0)
         self._tell("start", 0, message=f"{lesson.info['levels']} levels, ln P = {lesson.info['log_probability']:.2f}")
@@ -361,9 +362,14 @@ class Loop:
         return f"predicted disk use: {size_text(predicted_bytes(int(frames), self.problem.n_atoms))} of paths a round"
 
     def _tell(self, stage: str, index: int, rate: Estimate | None = None, **more: Any) -> None:
+        self.told = time.monotonic()
         progress = Progress(stage, index, rate, self.evaluations, self._seconds(), **more)
         self.store.log("progress", **{**asdict(progress), "rate": rate.to_dict() if rate else None})
         self.report(progress)
+
+    def _tell_level(self, message: str) -> None:
+        if time.monotonic() - self.told > SECONDS_BETWEEN_LEVELS:
+            self._tell("start", 0, message=message)
 
     def _tell_production(self, result: Result, index: int) -> None:
         if index == 0:

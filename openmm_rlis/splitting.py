@@ -114,13 +114,14 @@ def split(
     max_levels: int = 150,
     max_lags: int = 500,
     straggler_share: float = 0.05,
+    report: Callable[[str], None] = lambda _: None,
 ) -> Splitting:
     """Run adaptive multilevel splitting from exits of A, (m, n_atoms, 3).
 
     After a cut, a path that has not ended within `max_lags` lags sits in a trap, or is slow, and counts as a failure;
     its best score stands, so that the next cut can start from it. Up to `straggler_share` of the paths may go on with
     the next level instead of being waited for. Both are for speed, and bias P: with a share of 0 and no limit on the
-    lags it is unbiased.
+    lags it is unbiased. `report` is told of every level.
 
     Raises
     ------
@@ -152,6 +153,7 @@ def split(
         fell = [(x, s) for i in dead for x, s in zip(paths[i].frames, paths[i].scores, strict=True) if s > floor]
         seen += [fell[i] for i in rng.permutation(len(fell))[:MOST_PER_BIN]]
         levels.append(level)
+        report(f"level {len(levels)}: score {level:.3f} of 1, {n_arrived} of {n_paths} paths arrived")
         log_survival.append(log_survival[-1] + float(np.log(len(alive) / n_paths)))
         for i, j in zip(dead, rng.choice(alive, len(dead)), strict=True):
             paths[i] = _cut(paths[j], level)

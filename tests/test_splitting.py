@@ -69,6 +69,14 @@ def test_arrivals_and_levels(found: tuple[Line, list[Splitting], FluxRun]) -> No
         assert (s.frame_log_values <= 0.0).all() and (s.frame_log_values >= s.log_probability - 1e-9).all()
 
 
+def test_every_level_is_told() -> None:
+    engine, run = prepared(LINE.problem())
+    told: list[str] = []
+    score = make_score(engine.problem, run.state.last_in_source, None)
+    found = split(engine, score, run.exits, np.random.default_rng(3), n_paths=40, report=told.append)
+    assert len(told) == found.n_levels and told[0].startswith("level 1: score ")
+
+
 def test_first_value_follows_the_committor(found: tuple[Line, list[Splitting], FluxRun]) -> None:
     """ln V over the frames, where 1e-3 < q < 1: within a factor of e^1.5 on average; it is only a start."""
     line, splits, _ = found
