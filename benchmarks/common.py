@@ -28,17 +28,27 @@ def rlis(*arguments: str) -> None:
 def once(name: str, *arguments: str) -> Row:
     """Return the result.json of a run, made now unless it was finished before; a half-finished run is resumed."""
     out = RUNS / name
-    if not (out / "result.json").exists():
+    if not finished(name):
         RUNS.mkdir(parents=True, exist_ok=True)
         rlis("resume", str(out)) if out.exists() else rlis(*arguments, "--out", str(out))
     result: Row = json.loads((out / "result.json").read_text())
     return result
 
 
+def finished(name: str) -> bool:
+    """Return whether a run is there, whole."""
+    return (RUNS / name / "result.json").exists()
+
+
+def lj7_name(method: str, source: str, target: str, beta: float, seed: int, error: float, *more: str) -> str:
+    """Return the name of a run of `lj7`."""
+    tag = "-".join(part.replace("settings.", "").replace("=", "") for part in more if part != "--set")
+    return f"{method}-{source}-{target}-{beta:g}-{error:g}-{seed}" + (f"-{tag}" if tag else "")
+
+
 def lj7(method: str, source: str, target: str, beta: float, seed: int, error: float, *more: str) -> Row:
     """Return the result of `rlis run` or `rlis brute` on LJ7 with C0 and C1 absorbing wherever they are not an end."""
-    tag = "-".join(part.replace("settings.", "").replace("=", "") for part in more if part != "--set")
-    name = f"{method}-{source}-{target}-{beta:g}-{error:g}-{seed}" + (f"-{tag}" if tag else "")
+    name = lj7_name(method, source, target, beta, seed, error, *more)
     return once(
         name, method, "lj7", "--from", source, "--to", target, "--beta", f"{beta:g}", "--seed", str(seed),
         "--target-error", f"{error:g}", *more,

@@ -12,13 +12,16 @@ import sys
 from pathlib import Path
 
 import numpy as np
-from common import RUNS, Row, evaluations, lj7, rate, save
+from common import Row, evaluations, finished, lj7, lj7_name, rate, save
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 from oracles_lj7 import eyring_kramers
 
 WAYS = (("C3", "C2"), ("C2", "C3"))
-BRUTE = {(5.0, 0): 101, (5.0, 1): 102, (7.0, 0): 103, (7.0, 1): 104, (9.0, 0): 105, (9.0, 1): 106, (12.0, 0): 107}
+BRUTE = {
+    (5.0, 0): 101, (5.0, 1): 102, (7.0, 0): 103, (7.0, 1): 104, (9.0, 0): 105, (9.0, 1): 106, (12.0, 0): 107,
+    (12.0, 1): 108,
+}  # fmt: skip
 HEAD = [
     "| beta | path | seeds | mean (1/ps) | brute force | mean / Eyring-Kramers | spread / claimed | intervals that "
     "hold the mean | worst deviation from the mean, claimed errors | alarms | evaluations | seconds |",
@@ -55,20 +58,15 @@ def main() -> None:
     lines = [about, "", *HEAD]
     for beta in betas:
         for way, (source, target) in enumerate(WAYS):
-            names = [s for s in seeds if not only_table or finished("run", source, target, beta, s, 0.1)]
+            names = [s for s in seeds if not only_table or finished(lj7_name("run", source, target, beta, s, 0.1))]
             results = [lj7("run", source, target, beta, s, 0.1) for s in names]
             seed, brute = BRUTE.get((beta, way)), None
-            if seed and (not only_table or finished("brute", source, target, beta, seed, 0.05)):
+            if seed and (not only_table or finished(lj7_name("brute", source, target, beta, seed, 0.05))):
                 brute = lj7("brute", source, target, beta, seed, 0.05)
             if len(results) > 1:
                 lines.append(summary(beta, way, results, brute))
                 print(lines[-1], flush=True)
     save("spread", lines)
-
-
-def finished(method: str, source: str, target: str, beta: float, seed: int, error: float) -> bool:
-    """Return whether a run of `common.lj7` is there."""
-    return (RUNS / f"{method}-{source}-{target}-{beta:g}-{error:g}-{seed}" / "result.json").exists()
 
 
 if __name__ == "__main__":

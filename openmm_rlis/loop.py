@@ -108,6 +108,7 @@ class Loop:
         infos = [store.read_round(stage, i).info for stage in store.stages() for i in store.rounds(stage)]
         self.evaluations = sum(int(i.get("evaluations", 0)) for i in infos)
         self.seconds_before = sum(float(i.get("seconds", 0.0)) for i in infos)
+        self.counted = engine.cost.force_evaluations  # of this engine's, how many `evaluations` holds
         self.started = self.marked = self.told = time.monotonic()
 
     def run(self) -> Result:
@@ -327,6 +328,7 @@ class Loop:
         self.store.write_round(stage, index, arrays, info, tree)
         self.marked = now
         self.evaluations += evaluations
+        self.counted = self.engine.cost.force_evaluations
         self.store.log("round", stage=stage, index=index, evaluations=self.evaluations, seconds=self._seconds())
 
     # Limits and progress
@@ -363,7 +365,8 @@ class Loop:
 
     def _tell(self, stage: str, index: int, rate: Estimate | None = None, **more: Any) -> None:
         self.told = time.monotonic()
-        progress = Progress(stage, index, rate, self.evaluations, self._seconds(), **more)
+        evaluations = self.evaluations + self.engine.cost.force_evaluations - self.counted
+        progress = Progress(stage, index, rate, evaluations, self._seconds(), **more)
         self.store.log("progress", **{**asdict(progress), "rate": rate.to_dict() if rate else None})
         self.report(progress)
 
