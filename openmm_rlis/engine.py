@@ -10,6 +10,8 @@ Reference and CPU platforms.
 
 from __future__ import annotations
 
+import math
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -58,6 +60,10 @@ class Cost:
     network_calls: int = 0
 
 
+class DeadlineError(Exception):
+    """The engine's deadline has passed; for whoever set one, and never seen by a user."""
+
+
 class Engine:
     """Moves walkers of one Problem, with and without bias.
 
@@ -82,6 +88,7 @@ class Engine:
         self.problem = problem
         self.bias = bias
         self.cost = Cost()
+        self.deadline = math.inf  # of time.monotonic, after which `propagate` raises DeadlineError
         self.packed = can_pack(problem.system)
         self._platform = _platform(platform, self.packed)
         self._sizes = {
@@ -120,7 +127,11 @@ class Engine:
         ------
         DivergedError
             Coordinates became NaN or infinite.
+        DeadlineError
+            The deadline has passed.
         """
+        if time.monotonic() > self.deadline:
+            raise DeadlineError
         if biased and self.bias is None:
             raise bad_input("biased", "an engine made with a bias", "one without")
         n = len(positions)

@@ -3,8 +3,8 @@
     start -> flux -> learning -> plan -> production, round after round, until the target error or a limit
 
 So `run`, `resume` and a run that was killed are the same loop. Random streams are keyed by (stage, round, group), so
-interruptions change nothing. Limits are looked at between rounds only: a round that has begun is finished, since to
-drop one because it took long would bias.
+interruptions change nothing. In production limits are looked at between rounds only: a round that has begun is
+finished, since to drop one because it took long would bias. Before, a stage may be broken off: `resume` repeats it.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ from numpy.typing import NDArray
 from . import notebook
 from .config import Settings
 from .disk import size_text
-from .engine import Cost, Engine, one_thread
-from .errors import bad_input
+from .engine import Cost, Engine, DeadlineError, one_thread
 from .estimators import Estimate
 from .executor import make_executor
 from .flux import FluxRun, FluxState, equilibrate, first_exits, run_flux
 from .frames import predicted_bytes
+from .goal import Goal
 from .importance import N_BINS, UNTEMPERED, Importance
 from .learning import (
     FIRST_LOOK,
@@ -71,23 +71,6 @@ class Progress:
 Report = Callable[[Progress], None]
 
 
-@dataclass(frozen=True)
-class Goal:
-    """When to stop."""
-
-    target_relative_error: float
-    max_force_evaluations: int | None
-    max_seconds: float | None
-
-    def __post_init__(self) -> None:
-        if not 0.0 < self.target_relative_error < 1.0:
-            raise bad_input("target_relative_error", "a number between 0 and 1", self.target_relative_error)
-        for name in ("max_force_evaluations", "max_seconds"):
-            limit = getattr(self, name)
-            if limit is not None and not limit > 0:
-                raise bad_input(name, "a positive number or None", limit)
-
-
 class Loop:
     """One run: reads what is stored, does what is missing, tells how it goes."""
 
@@ -127,9 +110,13 @@ class Loop:
 
     def _sample(self) -> str:
         # The start comes first: whether B can be reached is known before A is brought to equilibrium.
-        first = self._start()
-        flux, flux_lags = self._flux()
-        lessons = self._learn(flux, first)
+        self.engine.deadline = self._deadline()
+        try:
+            first = self._start()
+            flux, flux_lags = self._flux()
+            lessons = self._learn(flux, first)
+        except DeadlineError:  # nothing is lost but a stage that no number depends on yet
+            return "max_seconds"
         if lessons is None:
             return self._over_limit() or "max_seconds"
         value = lessons[-1].value
@@ -170,6 +157,7 @@ class Loop:
                 if self._over_limit():
                     return None
                 engine = make_engine(self.problem, self.settings, self.config["platform"], history[-1].value)
+                engine.deadline = self._deadline()
                 settings = self.settings.model_copy(update={"learning_roots": n_roots})
                 learned = learn_round(engine, history, flux, settings, stream(self.seed, LEARNING, index))
                 self._keep_lesson("learning", index, learned, engine)
@@ -231,7 +219,12 @@ class Loop:
             return self._until_done(state, one_round, foreseen)
 
     def _brute(self) -> str:
-        flux, _ = self._flux()
+        self.engine.deadline = self._deadline()
+        try:
+            flux, _ = self._flux()
+        except DeadlineError:
+            return "max_seconds"
+        self.engine.deadline = math.inf
 
         def one_round(index: int, state: FluxState) -> FluxState:
             self.engine.reseed(stream(self.seed, PRODUCTION, index))
@@ -335,22 +328,16 @@ class Loop:
 
     def _need(self) -> tuple[float, float]:
         """Return the target error, and how many evaluations are left before the limit."""
-        limit = self.goal.max_force_evaluations
-        return self.goal.target_relative_error, math.inf if limit is None else max(limit - self.evaluations, 0)
+        return self.goal.target_relative_error, max(self.goal.evaluations_left(self.evaluations), 0.0)
+
+    def _deadline(self) -> float:
+        return time.monotonic() + self.goal.seconds_left(self._seconds())
 
     def _seconds(self) -> float:
         return self.seconds_before + time.monotonic() - self.started
 
     def _over_limit(self, more_evaluations: float = 0.0, more_seconds: float = 0.0) -> str:
-        limits = self.goal
-        if (
-            limits.max_force_evaluations is not None
-            and self.evaluations + more_evaluations > limits.max_force_evaluations
-        ):
-            return "max_force_evaluations"
-        if limits.max_seconds is not None and self._seconds() + more_seconds > limits.max_seconds:
-            return "max_seconds"
-        return ""
+        return self.goal.limit_passed(self.evaluations + more_evaluations, self._seconds() + more_seconds)
 
     def _disk_at_start(self) -> str:
         n = self.settings.n_batches * self.settings.replicas

@@ -17,7 +17,8 @@ import numpy as np
 from .config import Settings
 from .engine import Engine
 from .errors import bad_input
-from .loop import BRUTE_BATCHES, BRUTE_REPLICAS, Goal, Loop, Progress, Report
+from .goal import Goal
+from .loop import BRUTE_BATCHES, BRUTE_REPLICAS, Loop, Progress, Report
 from .problem import Problem
 from .result import Result, load, problem_of
 from .storage import RunDirectory
@@ -53,8 +54,8 @@ def run(
     target_relative_error
         Stop when standard error / rate is below this, between 0 and 1; the cost goes as one over its square.
     max_force_evaluations, max_seconds
-        Limits of the whole run, looked at between rounds; whichever comes first ends it with a valid partial result.
-        One force evaluation is the forces of one walker once; seconds are wall time.
+        Limits of the whole run; whichever comes first ends it with a valid partial result. One force evaluation is the
+        forces of one walker once; seconds are wall time. A round of production that has begun is finished.
     value
         A value function to start from instead of a cold start; it is trained further, in a copy.
     workers

@@ -85,6 +85,7 @@ def find_target(problem: Problem, engine: Engine, rng: np.random.Generator, max_
         hot = copy.copy(problem)
         hot.kT = problem.kT * factor
         explorer = Engine(hot, 64)
+        explorer.deadline = engine.deadline
         explorer.reseed(rng)
         x = np.repeat(problem.positions[None], 64, axis=0)
         try:

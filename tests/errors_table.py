@@ -37,7 +37,6 @@ from openmm_rlis import (
     features,
     flux,
     integrators,
-    loop,
     paths,
     problem,
     regions,
@@ -51,6 +50,7 @@ from openmm_rlis import (
     walk,
     weights,
 )
+from openmm_rlis.goal import Goal
 from openmm_rlis.problem import Problem
 from openmm_rlis.regions import Region
 from openmm_rlis.storage import RunDirectory
@@ -491,8 +491,8 @@ SECTIONS: dict[str, tuple[Row, ...]] = {
     "Arguments of functions": (
         row("seed: expected a whole number, 0 or more, got <value>", "rlis.run in Python", "a whole number", lambda f: sampler.brute(well(), f / "NEW", seed=-1)),
         row("workers: expected 1 or more, got <value>", "rlis.run in Python", "1 or more", lambda f: sampler.run(well(), f / "NEW", workers=0)),
-        row("target_relative_error: expected a number between 0 and 1, got <value>", "rlis.run in Python", "0.1 is 10 %", lambda f: loop.Goal(2.0, None, None)),
-        row("<limit>: expected a positive number or None, got <value>", "rlis.run in Python", "a positive number", lambda f: loop.Goal(0.1, -1, None)),
+        row("target_relative_error: expected a number between 0 and 1, got <value>", "rlis.run in Python", "0.1 is 10 %", lambda f: Goal(2.0, None, None)),
+        row("<limit>: expected a positive number or None, got <value>", "rlis.run in Python", "a positive number", lambda f: Goal(0.1, -1, None)),
         row("<n_slots or n_copies>: expected 1 or more, got <value>", "Engine or pack in Python", "1 or more", lambda f: engine.Engine(well(), 0), lambda f: replicas.pack(system_of(1.0), 0)),
         row("biased: expected an engine made with a bias, got one without", "Engine in Python", "pass bias= to Engine", lambda f: engine.Engine(well(), 4).propagate(np.zeros((1, 1, 3)), biased=True)),
         row("lag_steps, hold_steps: expected 1 or more, got <values>", "brownian in Python", "1 or more", lambda f: integrators.brownian(0.1, 0, 1, False)),

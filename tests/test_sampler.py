@@ -23,6 +23,7 @@ from systems_1d import Line, double_well, triple_well
 
 import openmm_rlis as rlis
 from openmm_rlis.config import Settings
+from openmm_rlis.engine import Engine
 from openmm_rlis.errors import InputError
 from openmm_rlis.result import Result
 from openmm_rlis.sampler import Progress, brute
@@ -252,6 +253,28 @@ def test_a_limit_on_seconds_stops_the_run(tmp_path: Path) -> None:
     assert result.stopped == "max_seconds" and math.isnan(result.rate.value)
     result = rlis.run(DOUBLE.problem(), tmp_path / "b", **{**TINY, "target_relative_error": 0.001}, max_seconds=4.0)
     assert result.stopped == "max_seconds" and result.cost["seconds"] < 30.0
+
+
+@pytest.mark.parametrize("stage", ["start", "flux", "learning"])
+def test_a_stage_before_production_is_broken_off_and_repeated(
+    whole: Result, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stage: str
+) -> None:
+    """A clock that leaps a day ahead in the middle of a stage; the resumed run knows nothing of it."""
+    leap, propagate = 0.0, Engine.propagate
+
+    def slow(engine: Engine, positions: Any, biased: bool = False) -> Any:
+        nonlocal leap
+        stored = RunDirectory.open(tmp_path / "run").stages()
+        leap = 86_400.0 if stored == {"start": [], "flux": ["start"], "learning": ["flux", "start"]}[stage] else leap
+        return propagate(engine, positions, biased)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Engine, "propagate", slow)
+        patch.setattr("openmm_rlis.engine.time.monotonic", lambda clock=time.monotonic: clock() + leap)
+        broken = rlis.run(DOUBLE.problem(), tmp_path / "run", **TINY, max_seconds=3600.0)
+    assert broken.stopped == "max_seconds" and math.isnan(broken.rate.value)
+    resumed = rlis.resume(tmp_path / "run", DOUBLE.problem(), max_seconds=1e6)
+    assert resumed.rate == whole.rate and resumed.stopped == whole.stopped
 
 
 def test_brute_is_repeated_and_resumed_to_the_last_digit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,0 +1,39 @@
+"""Goal: the error that a run should reach, and the limits that may end it before."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from .errors import bad_input
+
+
+@dataclass(frozen=True)
+class Goal:
+    """When to stop: a relative standard error of the rate, and limits on force evaluations and seconds, or None."""
+
+    target_relative_error: float
+    max_force_evaluations: int | None
+    max_seconds: float | None
+
+    def __post_init__(self) -> None:
+        if not 0.0 < self.target_relative_error < 1.0:
+            raise bad_input("target_relative_error", "a number between 0 and 1", self.target_relative_error)
+        for name in ("max_force_evaluations", "max_seconds"):
+            limit = getattr(self, name)
+            if limit is not None and not limit > 0:
+                raise bad_input(name, "a positive number or None", limit)
+
+    def evaluations_left(self, spent: float) -> float:
+        """Return how many force evaluations are left when so many are spent; infinite without a limit."""
+        return math.inf if self.max_force_evaluations is None else self.max_force_evaluations - spent
+
+    def seconds_left(self, spent: float) -> float:
+        """Return how many seconds are left when so many are spent; infinite without a limit."""
+        return math.inf if self.max_seconds is None else self.max_seconds - spent
+
+    def limit_passed(self, evaluations: float, seconds: float) -> str:
+        """Return the name of the limit that so much would pass, or ""."""
+        if self.evaluations_left(evaluations) < 0.0:
+            return "max_force_evaluations"
+        return "max_seconds" if self.seconds_left(seconds) < 0.0 else ""
