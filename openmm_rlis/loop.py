@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from . import notebook
 from .config import Settings
 from .disk import size_text
-from .engine import Cost, Engine, DeadlineError, one_thread
+from .engine import Cost, DeadlineError, Engine, one_thread
 from .estimators import Estimate
 from .executor import make_executor
 from .flux import FluxRun, FluxState, equilibrate, first_exits, run_flux
