@@ -93,13 +93,17 @@ class Loop:
         self.seconds_before = sum(float(i.get("seconds", 0.0)) for i in infos)
         self.counted = engine.cost.force_evaluations  # of this engine's, how many `evaluations` holds
         self.started = self.marked = self.told = time.monotonic()
+        engine.deadline = self.started + goal.seconds_left(self.seconds_before)
 
     def run(self) -> Result:
         """Do what is missing and return the result."""
         if not self.store.stages():
             self._tell("flux" if self.config["method"] == "brute" else "start", 0, message=self._disk_at_start())
         with one_thread():
-            stopped = self._brute() if self.config["method"] == "brute" else self._sample()
+            try:
+                stopped = self._brute() if self.config["method"] == "brute" else self._sample()
+            except DeadlineError:  # before production: nothing is lost but a stage that no number depends on yet
+                stopped = "max_seconds"
         result = Result(self.store, self.problem)
         self.store.write_result({**result.to_dict(), "stopped": stopped})
         self.store.log("end", stopped=stopped, rate=result.rate.to_dict())
@@ -110,13 +114,9 @@ class Loop:
 
     def _sample(self) -> str:
         # The start comes first: whether B can be reached is known before A is brought to equilibrium.
-        self.engine.deadline = self._deadline()
-        try:
-            first = self._start()
-            flux, flux_lags = self._flux()
-            lessons = self._learn(flux, first)
-        except DeadlineError:  # nothing is lost but a stage that no number depends on yet
-            return "max_seconds"
+        first = self._start()
+        flux, flux_lags = self._flux()
+        lessons = self._learn(flux, first)
         if lessons is None:
             return self._over_limit() or "max_seconds"
         value = lessons[-1].value
@@ -129,14 +129,13 @@ class Loop:
         if not self.store.rounds("flux"):
             self._tell("flux", 0)
             self.engine.reseed(stream(self.seed, FLUX))
-            before = self.engine.cost.force_evaluations
             n = self.settings.n_batches * self.settings.replicas
             found, lags, settled = equilibrate(
                 self.engine, n, report=lambda i, j: self._tell("flux", i, message=f"exits per ps: {j:.4g}")
             )
             arrays = {**_prefixed("state", found.state.arrays()), "exits": found.exits, "priors": found.priors}
             arrays |= {"replica": found.replica, "hits": found.hits, "n_exits": found.n_exits}
-            cost = self.engine.cost.force_evaluations - before
+            cost = self.engine.cost.force_evaluations - self.counted
             info = {"lags": lags, "time": found.time, "settled": settled, "flux_evaluations": cost}
             self._write("flux", 0, arrays, info, cost)
         stored = self.store.read_round("flux", 0)
@@ -157,7 +156,7 @@ class Loop:
                 if self._over_limit():
                     return None
                 engine = make_engine(self.problem, self.settings, self.config["platform"], history[-1].value)
-                engine.deadline = self._deadline()
+                engine.deadline = self.engine.deadline
                 settings = self.settings.model_copy(update={"learning_roots": n_roots})
                 learned = learn_round(engine, history, flux, settings, stream(self.seed, LEARNING, index))
                 self._keep_lesson("learning", index, learned, engine)
@@ -174,11 +173,10 @@ class Loop:
             return Lesson.given(ValueFunction.from_arrays(self.problem.features, arrays))
         if not self.store.rounds("start"):
             self._tell("start", 0, message="adaptive multilevel splitting")
-            before = self.engine.cost.force_evaluations
             rng = stream(self.seed, START)
             self.engine.reseed(rng)
             lesson = cold_start(self.engine, first_exits(self.engine), self.settings, rng, self._tell_level)
-            self._keep_lesson("start", 0, lesson, self.engine, before)
+            self._keep_lesson("start", 0, lesson, self.engine, self.counted)
         lesson = self._read_lesson("start", 0)
         self._tell("start", 0, message=f"{lesson.info['levels']} levels, ln P = {lesson.info['log_probability']:.2f}")
         return lesson
@@ -219,12 +217,8 @@ class Loop:
             return self._until_done(state, one_round, foreseen)
 
     def _brute(self) -> str:
-        self.engine.deadline = self._deadline()
-        try:
-            flux, _ = self._flux()
-        except DeadlineError:
-            return "max_seconds"
-        self.engine.deadline = math.inf
+        flux, _ = self._flux()
+        self.engine.deadline = math.inf  # a round that has begun is finished
 
         def one_round(index: int, state: FluxState) -> FluxState:
             self.engine.reseed(stream(self.seed, PRODUCTION, index))
@@ -329,9 +323,6 @@ class Loop:
     def _need(self) -> tuple[float, float]:
         """Return the target error, and how many evaluations are left before the limit."""
         return self.goal.target_relative_error, max(self.goal.evaluations_left(self.evaluations), 0.0)
-
-    def _deadline(self) -> float:
-        return time.monotonic() + self.goal.seconds_left(self._seconds())
 
     def _seconds(self) -> float:
         return self.seconds_before + time.monotonic() - self.started
