@@ -4,6 +4,7 @@ Every check compares things that must agree if batches are independent and no pa
 
     weights       tail index and largest shares of roots and batches: does a handful carry the sum?
     norm          E_Q[W] = 1 over all ended paths
+    control       what arrived against what is reported, which differ by a control variate: 0 on average
     defence       roots that play no roulette against those that do, and what they bring home by where V is tiny
     halves        odd batches against even ones, early rounds against late ones: is there drift?
     exits         the exit rates of the batches' own runs in A: is one of them stuck in a part of A?
@@ -75,8 +76,9 @@ def measure(found: Production) -> dict[str, float]:
 
     `ess`, `tail_index`, `largest_root_share` of root contributions, `batch_tail_index` and `largest_batch_share` of
     batches, and standard scores (differences over their standard errors) `defence_score`, `batch_halves_score`,
-    `round_halves_score`, `exits_score`; `hidden_share` is the share of the transitions of defensive roots that V had
-    all but given up on their way, `thinned_share` that of roots whose walkers came to the cap.
+    `round_halves_score`, `control_score`, `exits_score`; `hidden_share` is the share of the transitions of
+    defensive roots that V had all but given up on their way, `thinned_share` that of roots whose walkers came to the
+    cap.
     """
     weights = found.root_weights[found.root_weights > 0]
     k = found.totals.transitions
@@ -89,6 +91,7 @@ def measure(found: Production) -> dict[str, float]:
         "defence_score": _defence(found),
         "batch_halves_score": _halves(k[::2], k[1::2]),
         "round_halves_score": _rounds(found),
+        "control_score": _control(found),
         "exits_score": _outlier(found.totals.exits / np.maximum(found.totals.time, 1e-300)),
         "hidden_share": found.hidden / defended if (defended := found.defended) > 0.0 else float("nan"),
         "thinned_share": found.n_thinned / max(len(found.root_weights), 1),
@@ -120,7 +123,10 @@ def checks(
     found: Production, numbers: dict[str, float], rate: Estimate, ended: Estimate, settled: bool
 ) -> list[Diagnostic]:
     """Return every check with its verdict; alarms are one line each: what it means, what to do."""
-    n, nothing = found.n_batches, found.n_rounds > 0 and rate.value == 0.0
+    # With a control variate the rate may differ from 0 though nothing arrived; brute force has no roots.
+    walked = len(found.root_weights) > 0
+    nothing = found.n_rounds > 0 and float(found.root_weights.sum() if walked else rate.value) == 0.0
+    n = found.n_batches
     tail, root, batch = (numbers[name] for name in ("tail_index", "largest_root_share", "largest_batch_share"))
     most, limit = max(0.2, 4.0 / n), score_limit(n)
     rows = [
@@ -152,7 +158,6 @@ def checks(
         ),
     ]  # fmt: skip
     first = [Diagnostic(name, value, expected, text if bad else "") for name, value, expected, bad, text in rows]
-    walked = len(found.root_weights) > 0  # brute force has no roots
     return first + _disagreements(numbers, n) + _value_function(numbers, walked)
 
 
@@ -170,6 +175,8 @@ def _disagreements(numbers: dict[str, float], n_batches: int) -> list[Diagnostic
         "small; run longer",
         "round_halves_score": "early and late rounds disagree by {:.1f} standard errors: A was not in equilibrium; run "
         "longer",
+        "control_score": "what arrived and what is reported differ by {:.1f} standard errors of the control variate: "
+        "the value function is very uneven and the error bar may be too small; learn longer, or settings.control=false",
         "exits_score": "one batch has an exit rate {:.1f} standard deviations from the others: A holds parts that do "
         "not mix; make A smaller, or give the parts as separate regions",
     }
@@ -208,6 +215,15 @@ def _defence(found: Production) -> float:
         return float("nan")
     total = counts[0] + counts[1]
     return _score(sums[0] * total / counts[0] - sums[1] * total / counts[1])
+
+
+def _control(found: Production) -> float:
+    """Return the standard score of the control variate, which is 0 on average; NaN without one."""
+    if np.count_nonzero(found.root_weights) < FEWEST_ROOTS:
+        return float("nan")
+    arrived = np.bincount(found.root_batches, found.root_weights, found.n_batches)
+    taken = arrived - found.totals.transitions
+    return _score(taken) if np.abs(taken).max() > 1e-9 * np.abs(arrived).max() else float("nan")
 
 
 def _rounds(found: Production) -> float:

@@ -1,6 +1,7 @@
 """Engine: moves walkers one lag.
 
-    propagate(x_0) -> x_tau and ln dP/dQ of the segment
+    propagate(x_0) -> x_tau and ln dP/dQ of the segment             with a bias, or without
+    propagate_with_noise(x_0) -> x_tau and s sum xi of the segment   without a bias
 
 Walkers ride in slots of packed Contexts, of which there are a few sizes; any number of walkers can be asked for, they
 enter and leave between calls, and no Context is rebuilt. Unbiased walkers use a Context without network, at full
@@ -15,6 +16,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 import openmm
@@ -29,6 +31,9 @@ from .replicas import can_pack, pack
 from .value import ValueFunction
 
 Array = NDArray[np.float64]
+Kind = Literal["plain", "biased", "noise"]
+"""What a Context does besides moving: nothing, bias and weight, or the sum of the noise."""
+KINDS: tuple[Kind, ...] = ("plain", "biased", "noise")
 
 
 @contextmanager
@@ -91,12 +96,10 @@ class Engine:
         self.deadline = math.inf  # of time.monotonic, after which `propagate` raises DeadlineError
         self.packed = can_pack(problem.system)
         self._platform = _platform(platform, self.packed)
-        self._sizes = {
-            biased: _ladder(n_slots if self.packed else 1, 4.0 if biased else 1.4) for biased in (False, True)
-        }
-        self._contexts: dict[tuple[int, bool], openmm.Context] = {}
+        self._sizes = {kind: _ladder(n_slots if self.packed else 1, 4.0 if kind == "biased" else 1.4) for kind in KINDS}
+        self._contexts: dict[tuple[int, Kind], openmm.Context] = {}
         self._seed = 0
-        self._seeded: set[tuple[int, bool]] = set()
+        self._seeded: set[tuple[int, Kind]] = set()
         if bias is not None and bias.backend is None:
             backend = default_backend()
             if backend == "torch" and not scriptable(bias.value, problem.n_atoms):
@@ -130,30 +133,59 @@ class Engine:
         DeadlineError
             The deadline has passed.
         """
-        if time.monotonic() > self.deadline:
-            raise DeadlineError
         if biased and self.bias is None:
             raise bad_input("biased", "an engine made with a bias", "one without")
+        if not biased:
+            return self._propagate(positions, "plain")[0], np.zeros(len(positions))
+        moved, per_dof = self._propagate(positions, "biased")
+        return moved, per_dof.sum(axis=(1, 2))
+
+    def propagate_with_noise(self, positions: Array) -> tuple[Array, Array]:
+        """Move walkers one lag without bias, and say what the noise alone did.
+
+        Parameters
+        ----------
+        positions
+            (n, n_atoms, 3) in nm.
+
+        Returns
+        -------
+        positions : (n, n_atoms, 3) in nm, after the lag
+        noise : (n, n_atoms, 3) in nm, s sum xi: the sum of the random displacements, which is independent of the past
+
+        Raises
+        ------
+        DivergedError
+            Coordinates became NaN or infinite.
+        DeadlineError
+            The deadline has passed.
+        """
+        return self._propagate(positions, "noise")
+
+    def _propagate(self, positions: Array, kind: Kind) -> tuple[Array, Array]:
+        """Return positions after the lag and what the program left in the velocities, both (n, n_atoms, 3)."""
+        if time.monotonic() > self.deadline:
+            raise DeadlineError
         n = len(positions)
         moved = np.empty_like(positions)
-        log_weights = np.zeros(n)
+        per_dof = np.zeros_like(positions)
         start = 0
         while start < n:
-            size = self._fitting_size(n - start, biased)
+            size = self._fitting_size(n - start, kind)
             stop = min(start + size, n)
-            moved[start:stop], log_weights[start:stop] = self._move(positions[start:stop], size, biased)
+            moved[start:stop], per_dof[start:stop] = self._move(positions[start:stop], size, kind)
             start = stop
         self._check_finite(moved)
-        return moved, log_weights
+        return moved, per_dof
 
-    def _fitting_size(self, n: int, biased: bool) -> int:
-        sizes = self._sizes[biased]
+    def _fitting_size(self, n: int, kind: Kind) -> int:
+        sizes = self._sizes[kind]
         return next((size for size in sizes if size >= n), sizes[-1])
 
-    def _move(self, positions: Array, size: int, biased: bool) -> tuple[Array, Array]:
-        context = self._context(size, biased)
-        if (size, biased) not in self._seeded:
-            self._seed_context(context, size, biased)
+    def _move(self, positions: Array, size: int, kind: Kind) -> tuple[Array, Array | float]:
+        context = self._context(size, kind)
+        if (size, kind) not in self._seeded:
+            self._seed_context(context, size, kind)
         n, n_atoms = len(positions), self.problem.n_atoms
         # Idle slots repeat the first walker: they cost time, but no slot ever holds an unphysical structure.
         full = np.concatenate([positions, np.repeat(positions[:1], size - n, axis=0)]) if n < size else positions
@@ -162,13 +194,12 @@ class Engine:
             context.getIntegrator().step(1)
         except openmm.OpenMMException as error:
             raise DivergedError(f"OpenMM stopped a lag of {n} walkers: {error}") from None
-        state = context.getState(getPositions=True, getVelocities=biased)
+        state = context.getState(getPositions=True, getVelocities=kind != "plain")
         moved = state.getPositions(asNumpy=True)._value.reshape(size, n_atoms, 3)[:n]
-        self._count(n, biased)
-        if not biased:
-            return moved, np.zeros(n)
-        per_dof = state.getVelocities(asNumpy=True)._value.reshape(size, -1)[:n]
-        return moved, per_dof.sum(axis=1)
+        self._count(n, kind)
+        if kind == "plain":
+            return moved, 0.0
+        return moved, state.getVelocities(asNumpy=True)._value.reshape(size, n_atoms, 3)[:n]
 
     def _check_finite(self, moved: Array) -> None:
         bad = np.flatnonzero(~np.isfinite(moved).all(axis=(1, 2)))
@@ -178,41 +209,40 @@ class Engine:
                 f"the time step of {self.problem.timestep} ps is too long"
             )
 
-    def _count(self, n: int, biased: bool) -> None:
+    def _count(self, n: int, kind: Kind) -> None:
         self.cost.force_evaluations += n * self.problem.lag_steps
-        if biased and self.bias is not None:
+        if kind == "biased" and self.bias is not None:
             self.cost.network_calls += n * -(-self.problem.lag_steps // self.bias.hold_steps)
 
-    def _context(self, size: int, biased: bool) -> openmm.Context:
-        key = (size, biased)
+    def _context(self, size: int, kind: Kind) -> openmm.Context:
+        key = (size, kind)
         if key not in self._contexts:
-            self._contexts[key] = self._build(size, biased)
+            self._contexts[key] = self._build(size, kind)
         return self._contexts[key]
 
-    def _build(self, size: int, biased: bool) -> openmm.Context:
+    def _build(self, size: int, kind: Kind) -> openmm.Context:
         problem, bias = self.problem, self.bias
         system = pack(problem.system, size)
         for force in system.getForces():
             # The integrators read the System's forces from group 0 and the bias from group 31.
             force.setForceGroup(0)
         hold = 1
-        if biased and bias is not None:
+        if kind == "biased" and bias is not None:
             hold = bias.hold_steps
             system.addForce(bias_force(bias.value, problem.n_atoms, size, problem.kT, bias.scale, bias.backend))
-        integrator = brownian(problem.timestep, problem.lag_steps, hold, biased)
-        context = _make_context(system, integrator, self._platform)
-        return context
+        integrator = brownian(problem.timestep, problem.lag_steps, hold, kind == "biased", kind == "noise")
+        return _make_context(system, integrator, self._platform)
 
-    def _seed_context(self, context: openmm.Context, size: int, biased: bool) -> None:
+    def _seed_context(self, context: openmm.Context, size: int, kind: Kind) -> None:
         # A seed is read when the Context is initialised; Reference keeps one stream for all Contexts of the process.
         # The seed depends on the stream and the Context alone, so that a resumed run, with a fresh engine, walks the
         # same way.
         integrator = context.getIntegrator()
-        rng = np.random.default_rng([self._seed, size, int(biased)])
+        rng = np.random.default_rng([self._seed, size, KINDS.index(kind)])
         integrator.setRandomNumberSeed(int(rng.integers(1, 2**31 - 1)))
         context.reinitialize()
         set_coefficients(integrator, np.tile(self.problem.mobility(), (size, 1)), self.problem.kT)
-        self._seeded.add((size, biased))
+        self._seeded.add((size, kind))
 
 
 def potential_energies(problem: Problem, positions: Array) -> Array:

@@ -7,16 +7,18 @@ batch b) in a stretch of time ``t_b``,
 
     k  =  sum_b n_b / sum_b t_b,        s^2  =  B/(B-1) sum_b (n_b - k t_b)^2 / (sum_b t_b)^2,
 
-which for equal ``t_b`` is the plain mean of the batch rates with its plain standard error.  Batches enter by their
+which for equal ``t_b`` is the plain mean of the batch rates with its plain standard error.  (A rate takes the larger of
+this and the error of all its rounds, see `rate`.)  Batches enter by their
 time, fixed beforehand, and never by an estimated variance: a batch that missed a channel looks precise, and would win.
 
 Intervals are 95 % Student t with B - 1 degrees of freedom.  Those of rates are symmetric in the logarithm,
 ``k exp(+- t s/k)``, because batch rates are skewed: a low mean comes with a low s, and the plain interval then misses
-the truth from below.
+the truth from below. The control variate (`control`) can make a batch, and with few arrivals even a rate, zero or
+negative by chance; the interval then goes from 0 to t s.
 
 No spread is not a small error.  One batch, or batches that agree to the last digit (all zero, above all), leave the
 error unknown: ``standard_error = inf`` and an interval from 0 to infinity.  A ratio 0/0 has the value nan: nothing was
-seen.  All quantities here are meant to be non-negative.
+seen.
 """
 
 from __future__ import annotations
@@ -106,7 +108,8 @@ class BatchTotals:
     Parameters
     ----------
     transitions : (n_batches,)
-        Expected number of A-to-B transitions: exits times the weighted success share of their roots.
+        Expected number of A-to-B transitions: exits times the weighted success share of their roots, less the control
+        variate.
     exits : (n_batches,)
         Number of exits from A.
     time : (n_batches,)
@@ -216,8 +219,17 @@ def reciprocal(estimate: Estimate) -> Estimate:
     return replace(estimate, value=value, standard_error=estimate.standard_error * value**2, interval=interval)
 
 
-def rate(totals: BatchTotals) -> Estimate:
+def rate(totals: BatchTotals, transitions: ArrayLike | None = None) -> Estimate:
     """Return the rate constant ``k_AB``, transitions per time in A (1/ps).
+
+    Parameters
+    ----------
+    totals
+        The batches.
+    transitions : (n_rounds, n_batches), optional
+        Their transitions round by round, of equal time. The error is then the larger of that of the batches and that
+        of all rounds of all batches: with few batches an error is low by chance now and then, above all when a run
+        stops because of it, and seldom both are. (The second alone would be too small where rounds correlate.)
 
     Examples
     --------
@@ -228,7 +240,13 @@ def rate(totals: BatchTotals) -> Estimate:
     >>> round(k.value, 4), exits.value, round(p.value, 4), round(exits.value * p.value, 4)
     (0.002, 10.0, 0.0002, 0.002)
     """
-    return ratio(totals.transitions, totals.time, log_interval=True)
+    found = ratio(totals.transitions, totals.time, log_interval=True)
+    if transitions is None:
+        return found
+    error = found.value * mean(np.ravel(transitions)).relative_error
+    if not found.standard_error < error < math.inf:
+        return found
+    return replace(found, standard_error=error, interval=_interval(found.value, error, found.n_batches, True))
 
 
 def flux(totals: BatchTotals) -> Estimate:
@@ -307,7 +325,7 @@ def _interval(value: float, error: float, n: int, log_interval: bool) -> tuple[f
     if not log_interval:
         return value - half_width, value + half_width
     if value <= 0.0:
-        raise bad_input("log_interval", "a positive value", value, "use log_interval=False")
+        return 0.0, max(value + half_width, half_width)
     # Two batches can have t s/k in the hundreds; beyond e^600 the end is as good as unbounded.
     factor = math.exp(min(half_width / value, 600.0))
     return value / factor, value * factor

@@ -52,6 +52,7 @@ CHECKS = {
     "ended": ("norm of the weights", "Mean weight of all paths that ended, failures too; its expectation is 1."),
     "defence_score": ("roulette", "Roots without roulette against the others, in standard errors; needs both kinds."),
     "batch_halves_score": ("halves of the batches", "Odd against even batches, in standard errors."),
+    "control_score": ("control variate", "Zero on average: what arrived against what is reported, in standard errors."),
     "round_halves_score": ("halves of the rounds", "Early against late rounds, in standard errors; drift shows here."),
     "exits_score": ("exits", "The batch whose exit rate is farthest from the others, in standard deviations."),
     "hidden_share": ("hidden channel", "Transitions that came by where V had all but given them up, as a share."),

@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 
 from .branching import Window, draw_roots
 from .config import Settings
+from .control import coefficient, moments
 from .engine import Bias, Engine
 from .features import evaluate
 from .flux import FluxRun
@@ -110,8 +111,9 @@ def walk_roots(
     window = Window(settings.window_low, settings.window_high)
     stride, most = settings.frame_stride, settings.max_walkers
     return walk(
-        engine, value.log_value, roots, window, rng, importance=importance, frame_stride=stride, max_walkers=most
-    )
+        engine, value.log_value, roots, window, rng, importance=importance, control=settings.control,
+        frame_stride=stride, max_walkers=most,
+    )  # fmt: skip
 
 
 def learned_importance(history: Sequence[Lesson]) -> Importance:
@@ -119,26 +121,34 @@ def learned_importance(history: Sequence[Lesson]) -> Importance:
     return fit(np.sum([lesson.tallies for lesson in history[-LATE_ROUNDS:]], axis=0))
 
 
+def learned_control(infos: Sequence[Mapping[str, Any]]) -> float:
+    """Return the coefficient of the control variate that the last rounds ask for; 0 if they measured none."""
+    return coefficient(info["control_moments"] for info in infos[-LATE_ROUNDS:] if "control_moments" in info)
+
+
 def roots_to_learn_from(
     history: Sequence[Lesson], n_rounds: int, settings: Settings, target_error: float, left: float = math.inf
 ) -> int:
     """Return how many roots the next round of learning should walk; 0 ends it.
 
-    The planned rounds take `learning_roots` each. Up to twice as many follow while nobody arrives, or while the walks
+    The planned rounds take `learning_roots` each; half of them are enough when the walks of production are foreseen to
+    take less than learning has taken. Up to twice as many follow while nobody arrives, or while the walks
     of production are foreseen to take more than four times what learning took. Each of these takes twice the roots of
     the round before, at most eight times those of a planned one; no more evaluations than all rounds before it, and no
     more than a quarter of those that are `left` before a limit, so that production gets its part.
     """
     planned, n_roots = settings.learning_rounds, settings.learning_roots
-    if n_rounds < planned:
+    if n_rounds < max(LATE_ROUNDS, planned / 2) and n_rounds < planned:
         return n_roots
     if n_rounds >= MOST_LEARNING * planned:
         return 0
     spent = sum(float(lesson.info["learning_evaluations"]) for lesson in history)
     last = history[-1].info
     foreseen = min(walk_product([lesson.info for lesson in history]) / target_error**2, left)
-    if last["success_probability"] > 0.0 and foreseen <= WORTHWHILE * spent:
+    if last["success_probability"] > 0.0 and foreseen <= (WORTHWHILE if n_rounds >= planned else 1.0) * spent:
         return 0
+    if n_rounds < planned:
+        return n_roots
     affordable = min(spent, left / WORTHWHILE) / max(last["evaluations_per_root"], 1.0)
     n_more = int(min(2 * last.get("roots", n_roots), 8 * n_roots, affordable))
     return n_more if n_more >= FEWEST_ROOTS else 0
@@ -186,11 +196,14 @@ def pilot(
     roots = choose_roots(importance(value.log_value(run.exits)), run.exits, run.priors, n, settings, rng)
     done = walk_roots(engine, value, importance, roots, settings, rng)
     share = n * np.exp(roots.log_weights) * done.success
-    probability = float(share.mean())
+    martingale = n * np.exp(roots.log_weights) * done.martingale
+    probability, measured = float(share.mean()), moments(share, martingale)
+    variance = float((share - coefficient([measured]) * martingale).var())
     info = {
         "roots": n,
         "success_probability": probability,
-        "relative_variance_per_root": float(share.var() / probability**2) if probability > 0 else float("nan"),
+        "relative_variance_per_root": variance / probability**2 if probability > 0 else float("nan"),
+        "control_moments": measured,
         "evaluations_per_root": (engine.cost.force_evaluations - before) / n,
         "ended": float((np.exp(roots.log_weights) * done.ended).sum()),
         "frames_per_root": len(done.frames.codes) / n,
@@ -213,17 +226,21 @@ def _success_frames(tree: Any) -> int:
 
 @dataclass(frozen=True)
 class Plan:
-    """How one production round of every batch is made: lags of the run in A, and roots; and what a root takes."""
+    """How one production round of every batch is made: lags of the run in A, and roots; and what a root takes.
+
+    `control` is the coefficient c of the control variate, 0 without.
+    """
 
     flux_lags: int
     n_roots: int
     frames_per_root: float
     evaluations_per_root: float
+    control: float = 0.0
 
     @classmethod
     def from_info(cls, info: Mapping[str, Any]) -> Plan:
         """Return the plan among the numbers that are stored with it."""
-        return cls(**{field.name: info[field.name] for field in fields(cls)})
+        return cls(**{field.name: info[field.name] for field in fields(cls) if field.name in info})
 
     def evaluations(self, n_replicas: int, lag_steps: int) -> float:
         """Return the force evaluations of one batch in one round, as foreseen."""
@@ -260,7 +277,9 @@ def make_plan(
     frames = float(
         np.mean([i["success_frames_per_root"] + settings.failure_share * i["frames_per_root"] for i in late])
     )
-    return Plan(int(np.clip(lags, 20, 20_000)), int(np.clip(roots, 16, 20_000)), frames, per_root)
+    return Plan(
+        int(np.clip(lags, 20, 20_000)), int(np.clip(roots, 16, 20_000)), frames, per_root, learned_control(infos)
+    )
 
 
 def is_look(n_rounds: int) -> bool:

@@ -251,7 +251,7 @@ class Loop:
         while True:
             result = Result(self.store, self.problem, result)
             self._tell_production(result, index)
-            if is_look(index) and result.stopping_error <= self.goal.target_relative_error:
+            if is_look(index) and result.rate.relative_error <= self.goal.target_relative_error:
                 return "target"
             stop = self._over_limit(foreseen, seconds) if index else self._over_limit()
             if stop:
@@ -356,7 +356,7 @@ class Loop:
         if index == 0:
             self._tell("production", 0)
             return
-        error, target = result.stopping_error, self.goal.target_relative_error
+        error, target = result.rate.relative_error, self.goal.target_relative_error
         left = fraction = None
         if math.isfinite(error) and error > 0:
             fraction = min(1.0, (target / error) ** 2)

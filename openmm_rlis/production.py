@@ -1,6 +1,8 @@
 """Production: what one batch does in one round, with V frozen.
 
-    transitions = n_exits * sum_roots w_root W_B,      k_batch = sum_rounds transitions / sum_rounds time
+    transitions = n_exits * sum_roots w_root (W_B - c M),      k_batch = sum_rounds transitions / sum_rounds time
+
+W_B is the weight that arrives in B, M the control variate (`control`), which is 0 on average, and c its coefficient.
 
 The time of a stretch is fixed beforehand, so k_batch is unbiased, and batches share nothing: each has its own
 replicas in A, its own exits, its own roots and its own walkers. For speed, the batches of a group are moved in the
@@ -40,10 +42,10 @@ def stream(seed: int, *key: int) -> np.random.Generator:
 class Record:
     """What one batch produced in one round.
 
-    `root_weights` (n_roots,) is each root's share of `transitions`, `defensive` (n_roots,) says which roots played no
-    roulette; `ended` is the total weight that ended anywhere over the weight of all exits, 1 on average, NaN without
-    exits; `hidden` is the part of the defensive roots' contribution that V had all but given up; `n_thinned` counts the
-    roots whose walkers came to the cap.
+    `transitions` may be negative, by chance. `root_weights` (n_roots,) is what arrived of each root, `defensive`
+    (n_roots,) says which roots played no roulette; `ended` is the total weight that ended anywhere over the weight of
+    all exits, 1 on average, NaN without exits; `hidden` is the part of the defensive roots' contribution that V had all
+    but given up; `n_thinned` counts the roots whose walkers came to the cap.
     """
 
     n_exits: int
@@ -113,6 +115,7 @@ def produce(
     The batches of a group ride in the same Contexts, which keeps the slots full; nothing else is shared.
     """
     value, importance = guide
+    settings = settings.model_copy(update={"control": settings.control and plan.control > 0.0})
     engine.reseed(rng)
     before = engine.cost.force_evaluations, engine.cost.network_calls
     run = run_flux(engine, state, plan.flux_lags)
@@ -131,7 +134,7 @@ def produce(
     time = run.time / len(batches)
     kept = kept_paths(done, settings.failure_share, rng)
     records = [
-        _record(roots, done, kept, i, int((owner == i).sum()), time, batch, round_index)
+        _record(roots, done, kept, i, int((owner == i).sum()), time, batch, round_index, plan.control)
         for i, batch in enumerate(batches)
     ]
     cost = engine.cost
@@ -154,8 +157,9 @@ def join_roots(parts: Sequence[Roots], n_atoms: int) -> Roots:
 
 
 def _record(
-    roots: Roots, done: Walk, kept: PathTree, index: int, n_exits: int, time: float, batch: int, round_index: int
-) -> Record:
+    roots: Roots, done: Walk, kept: PathTree, index: int, n_exits: int, time: float, batch: int, round_index: int,
+    control: float,
+) -> Record:  # fmt: skip
     mine = np.flatnonzero(roots.batches == index)
     if len(mine) == 0:
         return Record(0, 0.0, time, np.nan, np.zeros(0), 0.0, np.zeros(0, dtype=bool), 0, None)
@@ -167,7 +171,8 @@ def _record(
     n_thinned = int((done.n_thinned[mine] > 0).sum())
     defensive = roots.defensive[mine]
     hidden = float((weights * done.hidden[mine])[defensive].sum())
-    return Record(n_exits, float(shares.sum()), time, ended, shares, hidden, defensive, n_thinned, tree)
+    transitions = float(shares.sum() - control * (weights * done.martingale[mine]).sum())
+    return Record(n_exits, transitions, time, ended, shares, hidden, defensive, n_thinned, tree)
 
 
 def kept_paths(done: Walk, failure_share: float, rng: np.random.Generator) -> PathTree:

@@ -106,25 +106,13 @@ class Result:
     @cached_property
     def rate(self) -> Estimate:
         """k_AB = J_A P_AB in 1/ps."""
-        return self._estimate(estimators.rate)
+        return self._estimate(lambda totals: estimators.rate(totals, self._production.transitions))
 
     @property
     def rate_by_batch(self) -> Array:
         """The rate of each batch in 1/ps, (n_batches,): transitions over time; `rate` is their mean."""
         with np.errstate(invalid="ignore"):  # 0/0 without a round: nan
             return np.asarray(self.totals.transitions / self.totals.time)
-
-    @property
-    def stopping_error(self) -> float:
-        """The relative error that a run stops by, the larger of two.
-
-        One is that of `rate`, from batches; the other takes every round of every batch as a batch of its own. It rests
-        on more numbers, so that an error which is low by chance seldom ends a run; but the rounds of a batch share the
-        walkers in A, so it is nobody's error bar.
-        """
-        if self.n_rounds == 0:
-            return float("inf")
-        return max(self.rate.relative_error, estimators.mean(self._production.transitions.ravel()).relative_error)
 
     @property
     def rate_history(self) -> dict[str, Array]:
@@ -134,7 +122,11 @@ class Result:
         until then. `pandas.DataFrame(result.rate_history)` makes a table of it.
         """
         seen = {name: np.cumsum([r.arrays[name] for r in self._produced], axis=0) for name in ARRAYS}
-        rates = [estimators.rate(BatchTotals(*rows)) for rows in zip(*seen.values(), strict=True)]
+        rounds = self._production.transitions
+        rates = [
+            estimators.rate(BatchTotals(*rows), rounds[: i + 1])
+            for i, rows in enumerate(zip(*seen.values(), strict=True))
+        ]
         history = {"value": np.array([r.value for r in rates]), "standard_error": [r.standard_error for r in rates],
                    "low": [r.interval[0] for r in rates], "high": [r.interval[1] for r in rates]}  # fmt: skip
         for column, key in (("force_evaluations", "evaluations"), ("seconds", "seconds")):

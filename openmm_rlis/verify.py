@@ -41,6 +41,7 @@ SCORES = {
     "defence_score": "roots with and without roulette agree",
     "batch_halves_score": "odd and even batches agree",
     "round_halves_score": "early and late rounds agree",
+    "control_score": "the control variate is zero on average",
 }
 
 

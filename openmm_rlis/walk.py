@@ -6,6 +6,12 @@ u is the importance, V itself or a function of it. W is the exact path weight of
 (bias, splitting, roulette, the draw of its root). For any positive u, and thresholds fixed by the past alone, the sum
 of the weights that arrive in B is an unbiased estimate of the expected number of A -> B transitions among the exits.
 Every frame is stored once; branches share their prefix.
+
+With `control` the walk also sums up the martingale M of `control` for each root. grad V . (s xi) is taken as
+
+    ( V(x + h s xi) - V(x - h s xi) ) / 2h,        h = 0.1,
+
+which needs no gradient, and is odd in xi: its mean is zero to the last digit, whatever h is.
 """
 
 from __future__ import annotations
@@ -28,6 +34,7 @@ from .weights import log_sum
 Array = NDArray[np.float64]
 LogValue = Callable[[Array], Array]
 LogImportance = Callable[[Array], Array]
+STEP = 0.1
 LONG = (50_000, 500_000)
 """Lags after which a person is told that a walk is not over; one of LJ7 takes some 5000."""
 
@@ -68,7 +75,9 @@ class Walk:
 
     `success` and `ended` (n_roots,) are the sums over a root's paths of the weight relative to the root's own weight
     that ended in B, and anywhere: E[success] is the committor of the exit, E[ended] = 1. `hidden` (n_roots,) is the
-    part of `success` that came by where G was below a third of the window: u had all but given it up. `n_thinned`
+    part of `success` that came by where G was below a third of the window: u had all but given it up. `martingale`
+    (n_roots,) is M of `control` relative to the root's own weight, E[martingale] = 0; all zero if it was not asked for,
+    and biased walkers add nothing. `n_thinned`
     (n_roots,) says how often a root's walkers had to be thinned to the cap. `tallies` is the sum of `importance.tally`
     over all lags.
     """
@@ -78,6 +87,7 @@ class Walk:
     success: Array
     ended: Array
     hidden: Array
+    martingale: Array
     n_thinned: NDArray[np.int64]
     tallies: Array
     n_lags: int
@@ -150,6 +160,7 @@ def walk(
     rng: np.random.Generator,
     *,
     importance: LogImportance = UNTEMPERED,
+    control: bool = False,
     frame_stride: int = 5,
     max_walkers: int = 200,
     max_lags: int = 5_000_000,
@@ -164,6 +175,8 @@ def walk(
         Positions (n, n_atoms, 3) -> ln V (n,).
     importance
         ln V (n,) -> ln u (n,), what G is made of.
+    control
+        Sum up `Walk.martingale`.
     window
         Thresholds on G.
     frame_stride
@@ -197,7 +210,7 @@ def walk(
         frame,
     )
     alive = _retire(record, everyone, codes)
-    n_thinned = np.zeros(n, dtype=np.int64)
+    n_thinned, martingale = np.zeros(n, dtype=np.int64), np.zeros(n)
     tallies, n_lags, peak = np.zeros((3, N_BINS)), 0, 0
     while len(alive.root):
         if n_lags >= max_lags:
@@ -213,8 +226,9 @@ def walk(
             )
         n_lags += 1
         peak = max(peak, len(alive.root))
-        codes, visits = _lag(engine, log_value, alive)
+        codes, visits, pushes = _lag(engine, log_value, alive, control)
         tallies += visits
+        martingale += np.bincount(alive.root, pushes, minlength=n)
         _record_frames(record, alive, codes, n_lags, frame_stride)
         alive = _retire(record, alive, codes)
         if len(alive.root):
@@ -222,7 +236,10 @@ def walk(
             alive.log_lowest = np.minimum(alive.log_lowest, log_g)
             children = branch(_without_roulette(log_g, roots.defensive[alive.root], window), window, rng)
             alive = _thin(alive.offspring(children), importance, max_walkers, n_thinned, rng)
-    return Walk(record.tree(), record.frames(), *_sums(record, roots, window), n_thinned, tallies, n_lags, peak)
+    sums = _sums(record, roots, window)
+    with np.errstate(over="ignore", invalid="ignore"):  # a wild V, of which no coefficient will be made
+        martingale = martingale * np.exp(-roots.log_weights)
+    return Walk(record.tree(), record.frames(), *sums, martingale, n_thinned, tallies, n_lags, peak)
 
 
 def walk_unbranched(
@@ -234,27 +251,47 @@ def walk_unbranched(
     return walk(engine, lambda x: np.zeros(len(x)), roots, Window(0.0, np.inf), rng, frame_stride=frame_stride)
 
 
-def _lag(engine: Engine, log_value: LogValue, alive: _Population) -> tuple[NDArray[np.int8], Array]:
-    """Move everyone by a lag; return the region codes, and what the lag says about the importance."""
+def _lag(
+    engine: Engine, log_value: LogValue, alive: _Population, control: bool
+) -> tuple[NDArray[np.int8], Array, Array]:
+    """Move everyone by a lag.
+
+    Return the region codes, what the lag says about the importance, and what it adds to the martingale.
+    """
     log_weights, before = alive.log_weights.copy(), alive.log_values
-    _move(engine, alive)
+    pushes = _move(engine, log_value, alive, control)
     codes = engine.problem.label(alive.positions)
     outside = codes == OUTSIDE
     alive.log_values = np.where(codes == TARGET, 0.0, -np.inf)
     if outside.any():
         alive.log_values[outside] = log_value(alive.positions[outside])
     change = alive.log_weights + alive.log_values - log_weights - before
-    return codes, tally(log_weights, before, change)
+    return codes, tally(log_weights, before, change), pushes
 
 
-def _move(engine: Engine, alive: _Population) -> None:
-    moved = np.empty_like(alive.positions)
+def _move(engine: Engine, log_value: LogValue, alive: _Population, control: bool) -> Array:
+    x, moved, pushes = alive.positions, np.empty_like(alive.positions), np.zeros(len(alive.root))
     for biased in (False, True):
         rows = alive.biased == biased
-        if rows.any():
-            moved[rows], log_weights = engine.propagate(alive.positions[rows], biased)
+        if not rows.any():
+            continue
+        if biased or not control:
+            moved[rows], log_weights = engine.propagate(x[rows], biased)
             alive.log_weights[rows] += log_weights
+        else:
+            moved[rows], noise = engine.propagate_with_noise(x[rows])
+            pushes[rows] = _push(log_value, x[rows], noise, alive.log_weights[rows])
     alive.positions = moved
+    return pushes
+
+
+def _push(log_value: LogValue, x: Array, noise: Array, log_weights: Array) -> Array:
+    """Return W grad V . (s xi), (n,)."""
+    there = log_value(np.concatenate([x + STEP * noise, x - STEP * noise])).reshape(2, -1)
+    with np.errstate(over="ignore", invalid="ignore"):  # a wild V
+        ahead, behind = np.exp(there + log_weights)
+        pushes: Array = (ahead - behind) / (2.0 * STEP)
+    return pushes
 
 
 def _record_frames(record: _Recorder, alive: _Population, codes: NDArray[np.int8], n_lags: int, stride: int) -> None:

@@ -546,6 +546,7 @@ ALARMS: dict[str, tuple[str, str]] = {
     "roots without roulette and the others disagree by <x> standard errors": ("the value function hides a channel", "`settings.defensive_share=1`, or learn longer"),
     "two halves of the batches disagree by <x> standard errors": ("the error bar is too small", "run longer"),
     "early and late rounds disagree by <x> standard errors": ("A was not in equilibrium", "run longer"),
+    "what arrived and what is reported differ by <x> standard errors of the control variate": ("the value function is very uneven", "learn longer, or `settings.control=false`"),
     "one batch has an exit rate <x> standard deviations from the others": ("A holds parts that do not mix", "a smaller A, or its parts as separate regions"),
     "<x> of the transitions came by where the value function had all but given them up": ("V is far too small in a live channel", "learn longer"),
     "walkers of <x> of the roots came to the cap": ("V is far too large somewhere; time is lost", "learn longer, or give the dead end in `others`"),
@@ -566,9 +567,16 @@ def page() -> str:
     lines = [HEAD]
     for title, rows in SECTIONS.items():
         lines += [f"## {title}", "", "| message | when | what to do |", "|---|---|---|"]
-        lines += [_line(_code(one.message) + (" (status 1)" if one.status == 1 else ""), one.when, one.do) for one in rows]
+        lines += [
+            _line(_code(one.message) + (" (status 1)" if one.status == 1 else ""), one.when, one.do) for one in rows
+        ]
         lines.append("")
-    lines += ["## Alarms", "", "They stand in `result.diagnostics[\"alarms\"]`, in the report and in result.json, and begin so:", ""]
+    lines += [
+        "## Alarms",
+        "",
+        'They stand in `result.diagnostics["alarms"]`, in the report and in result.json, and begin so:',
+        "",
+    ]
     lines += ["| alarm | what it means | what to do |", "|---|---|---|"]
     lines += [_line(_code(text), *more) for text, more in ALARMS.items()]
     return "\n".join(lines)

@@ -57,6 +57,24 @@ def test_a_channel_that_roulette_hides_is_named() -> None:
     assert len(found) == 1 and "without roulette" in found[0] and "defensive_share" in found[0]
 
 
+def test_a_control_variate_that_is_not_zero_on_average_is_named() -> None:
+    rng = np.random.default_rng(5)
+    found = production(rng)
+    arrived = np.bincount(found.root_batches, found.root_weights, N_BATCHES)
+    for shift, expected in ((0.0, False), (2.0, True)):
+        taken = rng.normal(shift, 2.0, N_BATCHES)
+        totals = replace(found.totals, transitions=arrived - taken)
+        named = [line for line in lines(replace(found, totals=totals)) if "control variate" in line]
+        assert bool(named) is expected
+    assert np.isnan(measure(replace(found, totals=replace(found.totals, transitions=arrived)))["control_score"])
+
+
+def test_nothing_arrived_is_said_whatever_the_control_variate_did() -> None:
+    found = production(np.random.default_rng(6))
+    found = replace(found, root_weights=np.zeros_like(found.root_weights))
+    assert any("no transition was seen" in line for line in lines(found))
+
+
 def test_drift_between_rounds_is_named() -> None:
     found = lines(production(np.random.default_rng(4), drift=0.8))
     assert any("early and late rounds disagree" in line for line in found)

@@ -97,6 +97,25 @@ def test_one_lag_has_the_mean_and_spread_of_its_closed_form() -> None:
     assert stats.kstest(z, "norm").pvalue > FALSE_ALARM
 
 
+def test_noise_is_what_moves_free_particles_and_is_gaussian() -> None:
+    """Without a force x' = x + s sum xi; in the well, it is what one lag of the linear map cannot explain."""
+    problem = harmonic_problem(lag_steps=1)
+    engine = Engine(problem, n_slots=512)
+    engine.reseed(np.random.default_rng(6))
+    start = np.tile([0.3, -0.2, 0.1], (3000, 1, 1))
+    moved, noise = engine.propagate_with_noise(start)
+    drift = start * (1.0 - problem.mobility()[0] * STIFFNESS)
+    np.testing.assert_allclose(moved, drift + noise, atol=1e-12)
+    problem = harmonic_problem(lag_steps=7)
+    engine = Engine(problem, n_slots=512)
+    engine.reseed(np.random.default_rng(6))
+    moved, noise = engine.propagate_with_noise(start)
+    z = noise.reshape(-1) / np.sqrt(7 * 2.0 * KT * problem.mobility()[0, 0])
+    assert stats.kstest(z, "norm").pvalue > FALSE_ALARM
+    engine.reseed(np.random.default_rng(6))
+    assert (engine.propagate(start)[1] == 0.0).all()
+
+
 def test_log_weight_of_a_chain_is_the_ratio_of_transition_densities() -> None:
     engine, value = biased_engine(lag_steps=1, hold_steps=1, n_slots=8)
     engine.reseed(np.random.default_rng(3))

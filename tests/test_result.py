@@ -16,9 +16,11 @@ from typing import Any
 import mdtraj
 import numpy as np
 import pytest
+from scipy import stats
 from systems_1d import double_well
 
 import openmm_rlis as rlis
+from openmm_rlis import estimators
 from openmm_rlis.config import Settings
 from openmm_rlis.errors import InputError
 from openmm_rlis.paths import PathEnsemble
@@ -234,16 +236,19 @@ def test_no_transition_is_said_and_bounded(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("vary", ["rounds", "batches"])
-def test_a_run_stops_by_the_larger_of_two_errors(tmp_path: Path, vary: str) -> None:
+def test_the_error_is_the_larger_of_two(tmp_path: Path, vary: str) -> None:
     """Sums per batch that agree better than their rounds allow are chance; rounds may hide that batches differ."""
     weights = np.ones((2, 8, 5))
     signs = np.where(np.arange(8) % 2 == 0, 0.5, -0.5)[:, None]
     weights += np.stack([signs, -0.9 * signs]) if vary == "rounds" else signs
     result = Crafted(tmp_path / "run").result(weights)
     apart = weights.sum(2).std(ddof=1) / 4.0 / weights.sum(2).mean()  # sixteen rounds of batches
-    expected = apart if vary == "rounds" else result.rate.relative_error
-    assert result.stopping_error == pytest.approx(expected, rel=1e-12)
-    assert (result.rate.relative_error < 0.1 * apart) == (vary == "rounds")
+    batches = estimators.rate(result.totals).relative_error
+    assert result.rate.relative_error == pytest.approx(apart if vary == "rounds" else batches, rel=1e-12)
+    assert (batches < 0.1 * apart) == (vary == "rounds")
+    low, high = result.rate.interval
+    assert np.log(high / low) == pytest.approx(2.0 * stats.t.ppf(0.975, 7) * result.rate.relative_error)
+    assert result.rate_history["standard_error"][-1] == pytest.approx(result.rate.standard_error)
 
 
 def test_a_run_without_production_is_valid(tmp_path: Path) -> None:
@@ -253,7 +258,6 @@ def test_a_run_without_production_is_valid(tmp_path: Path) -> None:
         pass
     result = Result(RunDirectory.open(tmp_path / "run"))
     assert math.isnan(result.rate.value) and math.isinf(result.rate.standard_error) and result.rate.n_batches == 4
-    assert math.isinf(result.stopping_error)
     assert result.stopped == "running" and result.n_rounds == 0
     assert isinstance(result.paths, PathEnsemble) and len(result.paths) == 0
     assert result.channels(len) == {} and math.isnan(result.diagnostics["ess"])

@@ -17,6 +17,7 @@ from scipy import stats
 from systems_1d import Line, double_well, triple_well
 
 from openmm_rlis.branching import Window
+from openmm_rlis.control import coefficient, moments
 from openmm_rlis.engine import Bias, Engine
 from openmm_rlis.errors import RlisError
 from openmm_rlis.importance import UNTEMPERED, Importance
@@ -122,6 +123,43 @@ def engines() -> dict[str, Engine]:
 @pytest.mark.parametrize("window", [Window(), Window(0.8, 1.2), Window(0.0, 2.0)], ids=["mild", "tight", "no roulette"])
 def test_unbiased_with_a_wrong_value(engines: dict[str, Engine], log_value: LogValue, window: Window) -> None:
     check_unbiased(DOUBLE, sampled(DOUBLE, engines["double"], log_value, window))
+
+
+@pytest.mark.parametrize("cap", [200, 3], ids=["free", "capped"])
+@pytest.mark.parametrize(("seed", "size"), [(3, 4.0), (4, 1.0)], ids=["uphill", "downhill"])
+def test_the_martingale_of_a_wrong_value_is_zero_on_average(
+    engines: dict[str, Engine], seed: int, size: float, cap: int
+) -> None:
+    """At every kind of root, with branching, thinning and roulette by another wrong V; and the walk is the same."""
+    value, rng = random_value(DOUBLE, seed, size), np.random.default_rng(13)
+    engines["double"].reseed(rng)
+    roots = roots_of(DOUBLE, STARTS, REPLICAS * PER_REPLICA, batches=REPLICAS)
+    done = walk(
+        engines["double"], value.log_value, roots, Window(0.5, 1.2), rng, frame_stride=50, max_walkers=cap,
+        control=True,
+    )  # fmt: skip
+    check_unbiased(DOUBLE, done)
+    for start, column in zip(STARTS, done.martingale.reshape(REPLICAS, -1, 4).mean(1).T, strict=True):
+        assert column.std() > 0.0 and agrees(column, 0.0), f"from {start}: {column.mean()}"
+
+
+def test_the_exact_value_takes_most_of_the_variance(engines: dict[str, Engine]) -> None:
+    """With V the committor c is about 1, and less than a third of the variance is left (seen: a sixth)."""
+
+    grid = np.zeros((400, 1, 3))
+    grid[:, 0, 0] = np.linspace(-2.0, 2.0, 400)
+    log_q = np.log(np.maximum(DOUBLE.committor(grid), 1e-12))
+    rng = np.random.default_rng(14)
+    engines["double"].reseed(rng)
+    roots = roots_of(DOUBLE, np.array([-0.3]), 2000)
+
+    def smooth(x: Array) -> Array:
+        return np.interp(x[:, 0, 0], grid[:, 0, 0], log_q)
+
+    done = walk(engines["double"], smooth, roots, Window(), rng, control=True, frame_stride=50)
+    c = coefficient([moments(done.success, done.martingale)])
+    assert 0.8 < c < 1.2
+    assert (done.success - c * done.martingale).var() < done.success.var() / 3.0
 
 
 @pytest.mark.parametrize("log_value", [reversed_slope, too_steep], ids=lambda f: f.__name__)
