@@ -148,7 +148,8 @@ class Result:
     @cached_property
     def mean_first_passage_time(self) -> Estimate:
         """1/k_AB in ps: the mean time in A per transition."""
-        return estimators.reciprocal(self.rate)
+        # By chance a control variate can make a rate negative: no time then, as for zero.
+        return estimators.reciprocal(replace(self.rate, value=max(self.rate.value, 0.0)))
 
     def _estimate(self, of: Callable[[BatchTotals], Estimate]) -> Estimate:
         if self.n_rounds == 0:

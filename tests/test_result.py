@@ -177,7 +177,9 @@ class Crafted:
     directory: Path
     n_batches: int = 8
 
-    def result(self, weights: np.ndarray, ended: float | np.ndarray = 1.0) -> Result:
+    def result(
+        self, weights: np.ndarray, ended: float | np.ndarray = 1.0, taken: float | np.ndarray = 0.0
+    ) -> Result:
         """Root weights of one round (n_batches, n_roots), or of several (n_rounds, n_batches, n_roots)."""
         config = {"settings": {"n_batches": self.n_batches, "failure_share": 1.0}, "seed": 1, "lag_time": 1.0}
         xml = '<System type="System" version="1"><Particles><Particle mass="1"/></Particles></System>'
@@ -186,7 +188,7 @@ class Crafted:
         with RunDirectory.create(self.directory, config, xml) as run:
             for index, one in enumerate(np.atleast_3d(weights.T).T):
                 arrays = {
-                    "transitions": one.sum(1), "exits": np.full(n, 100.0) + rng.integers(0, 9, n),
+                    "transitions": one.sum(1) - taken, "exits": np.full(n, 100.0) + rng.integers(0, 9, n),
                     "time": np.full(n, 10.0), "ended": np.asarray(ended) + rng.normal(0.0, 0.01, n),
                     "root_weights": one.ravel(), "root_batches": np.repeat(np.arange(n), one.shape[1]),
                     "root_defensive": np.arange(one.size) % 4 == 0,
@@ -233,6 +235,19 @@ def test_no_transition_is_said_and_bounded(tmp_path: Path) -> None:
     result = Crafted(tmp_path / "run").result(np.zeros((8, 20)))
     assert result.rate.value == 0.0 and math.isinf(result.rate.standard_error)
     assert any("no transition was seen" in line for line in result.diagnostics["alarms"])
+
+
+def test_a_control_variate_larger_than_what_arrived_is_no_crash(tmp_path: Path) -> None:
+    """By chance the rate of a run with hardly an arrival may be negative; its interval bounds it from above."""
+    weights, taken = np.zeros((8, 20)), np.random.default_rng(4).normal(1.0, 3.0, 8)
+    weights[2, 3] = 0.5
+    result = Crafted(tmp_path / "run").result(weights, taken=taken)
+    assert result.rate.value == pytest.approx((0.5 - taken.sum()) / 80.0) and result.rate.value < 0.0
+    assert result.rate.interval[0] == 0.0 < result.rate.interval[1] and result.rate.relative_error > 0.1
+    waiting = result.mean_first_passage_time
+    assert math.isnan(waiting.value) and waiting.interval == (1.0 / result.rate.interval[1], math.inf)
+    assert "rate -" in repr(result)
+    json.dumps([result.rate.to_dict(), waiting.to_dict()], allow_nan=False)
 
 
 @pytest.mark.parametrize("vary", ["rounds", "batches"])

@@ -260,16 +260,16 @@ def test_a_stage_before_production_is_broken_off_and_repeated(
     whole: Result, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stage: str
 ) -> None:
     """A clock that leaps a day ahead in the middle of a stage; the resumed run knows nothing of it."""
-    leap, propagate = 0.0, Engine.propagate
+    leap, propagate = 0.0, Engine._propagate
 
-    def slow(engine: Engine, positions: Any, biased: bool = False) -> Any:
+    def slow(engine: Engine, positions: Any, kind: Any) -> Any:
         nonlocal leap
         stored = RunDirectory.open(tmp_path / "run").stages()
         leap = 86_400.0 if stored == {"start": [], "flux": ["start"], "learning": ["flux", "start"]}[stage] else leap
-        return propagate(engine, positions, biased)
+        return propagate(engine, positions, kind)
 
     with monkeypatch.context() as patch:
-        patch.setattr(Engine, "propagate", slow)
+        patch.setattr(Engine, "_propagate", slow)
         patch.setattr("openmm_rlis.engine.time.monotonic", lambda clock=time.monotonic: clock() + leap)
         broken = rlis.run(DOUBLE.problem(), tmp_path / "run", **TINY, max_seconds=3600.0)
     assert broken.stopped == "max_seconds" and math.isnan(broken.rate.value)
