@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from scipy.stats import t as student_t
 
 from .estimators import BatchTotals, Estimate
-from .weights import effective_sample_size, largest_share, tail_index
+from .weights import effective_sample_size, tail_index
 
 Array = NDArray[np.float64]
 FALSE_ALARM = 0.002
@@ -35,9 +35,9 @@ class Production:
     """All production rounds in one place.
 
     `totals` per batch; (n_rounds, n_batches) `transitions`, `exits` and `ended` (weight ended anywhere over exits); per
-    root its contribution `root_weights`, its batch `root_batches` and whether it was `root_defensive`; `hidden`, the
-    part of the defensive roots' contribution that came by where V had all but given it up; `n_thinned` roots whose
-    walkers came to the cap.
+    root the weight that arrived `root_weights`, what the control variate took from it `root_control`, its batch
+    `root_batches` and whether it was `root_defensive`; `hidden`, the part of what arrived of defensive roots that came
+    by where V had all but given it up; `n_thinned` roots whose walkers came to the cap.
     """
 
     totals: BatchTotals
@@ -45,6 +45,7 @@ class Production:
     exits: Array
     ended: Array
     root_weights: Array
+    root_control: Array
     root_batches: NDArray[np.int64]
     root_defensive: NDArray[np.bool_]
     hidden: float
@@ -61,8 +62,13 @@ class Production:
         return len(self.totals.time)
 
     @property
+    def root_contributions(self) -> Array:
+        """What each root adds to the transitions, (n_roots,); less than nothing now and then."""
+        return self.root_weights - self.root_control
+
+    @property
     def defended(self) -> float:
-        """The contribution of defensive roots."""
+        """What arrived of defensive roots."""
         return float(self.root_weights[self.root_defensive].sum())
 
 
@@ -74,7 +80,8 @@ def score_limit(n_batches: int) -> float:
 def measure(found: Production) -> dict[str, float]:
     """Return every diagnostic as a number, NaN where the run is too short to say.
 
-    `ess`, `tail_index`, `largest_root_share` of root contributions, `batch_tail_index` and `largest_batch_share` of
+    `ess` of the weights that arrived, `tail_index` and `largest_root_share` of the sizes of root contributions,
+    `batch_tail_index` and `largest_batch_share` of
     batches, and standard scores (differences over their standard errors) `defence_score`, `batch_halves_score`,
     `round_halves_score`, `control_score`, `exits_score`; `hidden_share` is the share of the transitions of
     defensive roots that V had all but given up on their way, `thinned_share` that of roots whose walkers came to the
@@ -97,10 +104,11 @@ def measure(found: Production) -> dict[str, float]:
         "thinned_share": found.n_thinned / max(len(found.root_weights), 1),
     }
     if len(weights):
-        log_weights = np.log(weights)
-        numbers["ess"] = effective_sample_size(log_weights)
-        numbers["tail_index"] = tail_index(log_weights)
-        numbers["largest_root_share"] = largest_share(log_weights)
+        numbers["ess"] = effective_sample_size(np.log(weights))
+    sizes, total = np.abs(found.root_contributions), float(found.root_contributions.sum())
+    if len(weights) and total > 0.0:
+        numbers["tail_index"] = tail_index(np.log(sizes[sizes > 0.0]))
+        numbers["largest_root_share"] = float(sizes.max()) / total
     return numbers
 
 
@@ -208,7 +216,7 @@ def _defence(found: Production) -> float:
     kinds = found.root_defensive, ~found.root_defensive
     sums, counts = (
         [np.bincount(found.root_batches[kind], w[kind], found.n_batches) for kind in kinds]
-        for w in (found.root_weights, np.ones(len(found.root_weights)))
+        for w in (found.root_contributions, np.ones(len(found.root_weights)))
     )
     successes = [np.count_nonzero(found.root_weights[kind]) for kind in kinds]
     if min(successes) < FEWEST_ROOTS or min(c.min() for c in counts) == 0:
@@ -221,9 +229,8 @@ def _control(found: Production) -> float:
     """Return the standard score of the control variate, which is 0 on average; NaN without one."""
     if np.count_nonzero(found.root_weights) < FEWEST_ROOTS:
         return float("nan")
-    arrived = np.bincount(found.root_batches, found.root_weights, found.n_batches)
-    taken = arrived - found.totals.transitions
-    return _score(taken) if np.abs(taken).max() > 1e-9 * np.abs(arrived).max() else float("nan")
+    taken: Array = np.bincount(found.root_batches, found.root_control, found.n_batches).astype(float)
+    return _score(taken)
 
 
 def _rounds(found: Production) -> float:

@@ -42,10 +42,11 @@ def stream(seed: int, *key: int) -> np.random.Generator:
 class Record:
     """What one batch produced in one round.
 
-    `transitions` may be negative, by chance. `root_weights` (n_roots,) is what arrived of each root, `defensive`
-    (n_roots,) says which roots played no roulette; `ended` is the total weight that ended anywhere over the weight of
-    all exits, 1 on average, NaN without exits; `hidden` is the part of the defensive roots' contribution that V had all
-    but given up; `n_thinned` counts the roots whose walkers came to the cap.
+    `transitions` may be negative, by chance. `root_weights` (n_roots,) is what arrived of each root, `root_control`
+    what the control variate took from it: `transitions` is the sum of the differences. `defensive` (n_roots,) says
+    which roots played no roulette; `ended` is the total weight that ended anywhere over the weight of all exits, 1 on
+    average, NaN without exits; `hidden` is the part of what arrived of defensive roots that V had all but given up;
+    `n_thinned` counts the roots whose walkers came to the cap.
     """
 
     n_exits: int
@@ -53,6 +54,7 @@ class Record:
     time: float
     ended: float
     root_weights: Array
+    root_control: Array
     hidden: float
     defensive: NDArray[np.bool_]
     n_thinned: int
@@ -162,7 +164,7 @@ def _record(
 ) -> Record:  # fmt: skip
     mine = np.flatnonzero(roots.batches == index)
     if len(mine) == 0:
-        return Record(0, 0.0, time, np.nan, np.zeros(0), 0.0, np.zeros(0, dtype=bool), 0, None)
+        return Record(0, 0.0, time, np.nan, np.zeros(0), np.zeros(0), 0.0, np.zeros(0, dtype=bool), 0, None)
     weights = np.exp(roots.log_weights[mine])
     shares = weights * done.success[mine]
     tree = kept.prune(roots.batches[kept.roots] == index)
@@ -171,8 +173,10 @@ def _record(
     n_thinned = int((done.n_thinned[mine] > 0).sum())
     defensive = roots.defensive[mine]
     hidden = float((weights * done.hidden[mine])[defensive].sum())
-    transitions = float(shares.sum() - control * (weights * done.martingale[mine]).sum())
-    return Record(n_exits, transitions, time, ended, shares, hidden, defensive, n_thinned, tree)
+    taken = control * weights * done.martingale[mine]
+    return Record(
+        n_exits, float(shares.sum() - taken.sum()), time, ended, shares, taken, hidden, defensive, n_thinned, tree
+    )
 
 
 def kept_paths(done: Walk, failure_share: float, rng: np.random.Generator) -> PathTree:

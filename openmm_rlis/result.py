@@ -51,11 +51,14 @@ def read_production(rounds: Sequence[Round], n_batches: int) -> Production:
     # Runs of version 0.1.0 had no defensive roots.
     old = any("root_defensive" not in stored.arrays for stored in rounds)
     defensive = np.zeros(len(weights), bool) if old else joined("root_defensive", bool)
+    # Nor was there a control variate.
+    bare = any("root_control" not in stored.arrays for stored in rounds)
+    control = np.zeros(len(weights)) if bare else joined("root_control", float)
     totals = BatchTotals(transitions.sum(0), exits.sum(0), table("time").sum(0))
     n_thinned = sum(int(stored.info.get("n_thinned", 0)) for stored in rounds)
     hidden = sum(float(stored.info.get("hidden", 0.0)) for stored in rounds)
     return Production(
-        totals, transitions, exits, table("ended"), weights, joined("root_batches", np.int64), defensive,
+        totals, transitions, exits, table("ended"), weights, control, joined("root_batches", np.int64), defensive,
         hidden, n_thinned,
     )  # fmt: skip
 

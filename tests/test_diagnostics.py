@@ -29,7 +29,8 @@ def production(rng: np.random.Generator, defensive_factor: float = 1.0, drift: f
     totals = BatchTotals(transitions.sum(0), exits.sum(0), np.full(N_BATCHES, 10.0))
     batches = np.broadcast_to(np.arange(N_BATCHES)[None, :, None], shape).ravel()
     ended = 1.0 + 0.05 * rng.standard_normal((N_ROUNDS, N_BATCHES))
-    return Production(totals, transitions, exits, ended, weights.ravel(), batches, defensive.ravel(), 0.0, 0)
+    nothing = np.zeros(weights.size)
+    return Production(totals, transitions, exits, ended, weights.ravel(), nothing, batches, defensive.ravel(), 0.0, 0)
 
 
 def lines(found: Production, settled: bool = True) -> list[str]:
@@ -60,13 +61,22 @@ def test_a_channel_that_roulette_hides_is_named() -> None:
 def test_a_control_variate_that_is_not_zero_on_average_is_named() -> None:
     rng = np.random.default_rng(5)
     found = production(rng)
-    arrived = np.bincount(found.root_batches, found.root_weights, N_BATCHES)
-    for shift, expected in ((0.0, False), (2.0, True)):
-        taken = rng.normal(shift, 2.0, N_BATCHES)
-        totals = replace(found.totals, transitions=arrived - taken)
-        named = [line for line in lines(replace(found, totals=totals)) if "control variate" in line]
+    assert np.isnan(measure(found)["control_score"])
+    for shift, expected in ((0.0, False), (0.1, True)):
+        control = rng.normal(shift, 0.3, len(found.root_weights))
+        named = [line for line in lines(replace(found, root_control=control)) if "control variate" in line]
         assert bool(named) is expected
-    assert np.isnan(measure(replace(found, totals=replace(found.totals, transitions=arrived)))["control_score"])
+
+
+def test_one_root_counts_by_what_it_adds() -> None:
+    """A root whose arrival the control variate had foreseen carries nothing; one that was taken far too much does."""
+    found = production(np.random.default_rng(7))
+    weights, control = found.root_weights.copy(), found.root_control.copy()
+    weights[5] = control[5] = 0.5 * weights.sum()
+    assert not lines(replace(found, root_weights=weights, root_control=control))
+    weights[5] = 0.0
+    numbers = measure(replace(found, root_weights=weights, root_control=control))
+    assert numbers["largest_root_share"] == pytest.approx(1.0, rel=0.01)
 
 
 def test_nothing_arrived_is_said_whatever_the_control_variate_did() -> None:
@@ -113,7 +123,7 @@ def test_too_little_says_nothing() -> None:
     totals = BatchTotals(np.array([1.0, 2.0]), np.array([5.0, 5.0]), np.ones(2))
     weights, batches = np.array([1.0, 0.0, 1.5, 0.5]), np.array([0, 0, 1, 1])
     short = Production(
-        totals, totals.transitions[None], totals.exits[None], np.ones((1, 2)), weights, batches,
+        totals, totals.transitions[None], totals.exits[None], np.ones((1, 2)), weights, np.zeros(4), batches,
         np.array([True, False, True, False]), 0.0, 0,
     )  # fmt: skip
     numbers = measure(short)

@@ -177,9 +177,7 @@ class Crafted:
     directory: Path
     n_batches: int = 8
 
-    def result(
-        self, weights: np.ndarray, ended: float | np.ndarray = 1.0, taken: float | np.ndarray = 0.0
-    ) -> Result:
+    def result(self, weights: np.ndarray, ended: float | np.ndarray = 1.0, taken: float | np.ndarray = 0.0) -> Result:
         """Root weights of one round (n_batches, n_roots), or of several (n_rounds, n_batches, n_roots)."""
         config = {"settings": {"n_batches": self.n_batches, "failure_share": 1.0}, "seed": 1, "lag_time": 1.0}
         xml = '<System type="System" version="1"><Particles><Particle mass="1"/></Particles></System>'
@@ -191,6 +189,7 @@ class Crafted:
                     "transitions": one.sum(1) - taken, "exits": np.full(n, 100.0) + rng.integers(0, 9, n),
                     "time": np.full(n, 10.0), "ended": np.asarray(ended) + rng.normal(0.0, 0.01, n),
                     "root_weights": one.ravel(), "root_batches": np.repeat(np.arange(n), one.shape[1]),
+                    "root_control": np.repeat(taken / one.shape[1] * np.ones(n), one.shape[1]),
                     "root_defensive": np.arange(one.size) % 4 == 0,
                 }  # fmt: skip
                 run.write_round("production", index, arrays, {})
