@@ -40,6 +40,8 @@ MOST_LEARNING = 3
 WORTHWHILE = 4.0
 FEWEST_ROOTS = 10
 FIRST_LOOK = 3
+ROOTS_OF_A_BATCH = 50
+"""In a round, at least, unless a limit forbids it."""
 
 
 @dataclass(frozen=True)
@@ -277,9 +279,10 @@ def make_plan(
     frames = float(
         np.mean([i["success_frames_per_root"] + settings.failure_share * i["frames_per_root"] for i in late])
     )
-    return Plan(
-        int(np.clip(lags, 20, 20_000)), int(np.clip(roots, 16, 20_000)), frames, per_root, learned_control(infos)
-    )
+    # Heavy tails show in many roots only, and few are hardly cheaper than this many.
+    fewest = np.clip(budget / (settings.n_batches * per_root), 16, ROOTS_OF_A_BATCH)
+    n_roots = int(np.clip(roots, fewest, 20_000))
+    return Plan(int(np.clip(lags, 20, 20_000)), n_roots, frames, per_root, learned_control(infos))
 
 
 def is_look(n_rounds: int) -> bool:
