@@ -68,7 +68,7 @@ def main() -> None:
     source, target, beta = LJ7
     seeds = range(1, 1 + min(most, 48))
     seeds = [s for s in seeds if not only_table or finished(lj7_name("run", source, target, beta, s, 0.1))]
-    if len(seeds) > 1:
+    if len(seeds) > 1 and (not only_table or finished(lj7_name("brute", source, target, beta, BRUTE_SEED, 0.05))):
         runs = [lj7("run", source, target, beta, s, 0.1) for s in seeds]
         brute = lj7("brute", source, target, beta, BRUTE_SEED, 0.05)
         lines.append(line(f"lj7, {source} -> {target}, beta {beta:g}", runs, rate(brute)))

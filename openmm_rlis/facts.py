@@ -46,7 +46,7 @@ NUMBERS = {
 CHECKS = {
     "settled": ("run in the source settled", "Whether the exit rate had stopped drifting before production began."),
     "transitions": ("transitions seen", "Weighted number of transitions in the record; without any there is no rate."),
-    "tail_index": ("tail index", "How slowly the largest root contributions thin out; above 0.7 their spread says little."),
+    "tail_index": ("tail index", "How slowly the largest root contributions thin out; above 0.7 spread says little."),
     "largest_root_share": ("largest root", "Share of the transitions in the heaviest root; if much, it is luck."),
     "largest_batch_share": ("largest batch", "Share of the transitions in the heaviest batch; if much, it is luck."),
     "ended": ("norm of the weights", "Mean weight of all paths that ended, failures too; its expectation is 1."),
