@@ -30,21 +30,24 @@ from .weights import FloatArray
 
 LARGEST = 2.0
 FEWEST_ARRIVALS = 10
-"""Roots that arrive in the target, below which no coefficient is measured."""
+"""Roots that arrive in the target, of all rounds together, below which no coefficient is measured."""
+Moments = tuple[float, float, int]
+NONE: Moments = (0.0, 0.0, 0)
 
 
-def moments(arrivals: FloatArray, martingales: FloatArray) -> tuple[float, float]:
-    """Return (cov(W_B, M), var(M)) over roots, both (n_roots,); (0, 0) where too few roots arrived, or V is wild."""
-    if np.count_nonzero(arrivals) < FEWEST_ARRIVALS or not np.isfinite(martingales).all():
-        return 0.0, 0.0
+def moments(arrivals: FloatArray, martingales: FloatArray) -> Moments:
+    """Return cov(W_B, M) and var(M) over roots, both (n_roots,), and how many arrived; zeros where V is wild."""
+    if not np.isfinite(martingales).all():
+        return NONE
     with np.errstate(over="ignore", invalid="ignore"):
         covariance = float(((arrivals - arrivals.mean()) * martingales).mean())
         variance = float(((martingales - martingales.mean()) ** 2).mean())
-    return (covariance, variance) if np.isfinite(covariance + variance) else (0.0, 0.0)
+    return (covariance, variance, int(np.count_nonzero(arrivals))) if np.isfinite(covariance + variance) else NONE
 
 
-def coefficient(measured: Iterable[tuple[float, float]]) -> float:
-    """Return c, from 0 to 2, from several `moments`; 0 where nothing was measured."""
-    table = np.array([*measured, (0.0, 0.0)], dtype=float)
-    covariance, variance = table.sum(0)
-    return float(np.clip(covariance / variance, 0.0, LARGEST)) if variance > 0.0 else 0.0
+def coefficient(measured: Iterable[Moments]) -> float:
+    """Return c, from 0 to 2, from the `moments` of several rounds; 0 where too few roots arrived."""
+    covariance, variance, n_arrivals = np.array([*measured, NONE], dtype=float).sum(0)
+    if n_arrivals < FEWEST_ARRIVALS or variance <= 0.0:
+        return 0.0
+    return float(np.clip(covariance / variance, 0.0, LARGEST))
