@@ -40,6 +40,11 @@ def finished(name: str) -> bool:
     return (RUNS / name / "result.json").exists()
 
 
+def coverage_name(case: str, seed: int) -> str:
+    """Return the name of a run of the coverage study, of a case such as "triple_well, beta 3"."""
+    return f"coverage-{case.replace(', ', '-').replace(' ', '')}-{seed}"
+
+
 def lj7_name(method: str, source: str, target: str, beta: float, seed: int, error: float, *more: str) -> str:
     """Return the name of a run of `lj7`."""
     tag = "-".join(part.replace("settings.", "").replace("=", "") for part in more if part != "--set")

@@ -9,31 +9,25 @@ batches in a round, which needs no second seed. The variance of the run in A is 
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterator
+from collections.abc import Callable
+from functools import partial
 
 import numpy as np
-from common import RUNS, save
+from common import RUNS, coverage_name, finished, lj7_name, save
 from numpy.typing import NDArray
 
 from openmm_rlis.storage import RunDirectory
 
 Array = NDArray[np.float64]
-CASES = {
-    "triple well, beta 3": r"coverage-triple_well-beta3-\d+",
-    "Mueller-Brown, beta 1": r"coverage-mueller_brown-beta1-\d+",
-    "LJ7 C3 -> C2, beta 9": r"run-C3-C2-9-0.1-\d+",
-    "LJ7 C2 -> C3, beta 9": r"run-C2-C3-9-0.1-\d+",
-    "LJ7 C3 -> C2, beta 12": r"run-C3-C2-12-0.1-\d+",
-    "LJ7 C2 -> C3, beta 12": r"run-C2-C3-12-0.1-\d+",
+MOST_SEEDS = 200
+CASES: dict[str, Callable[[int], str]] = {
+    "triple well, beta 3": partial(coverage_name, "triple_well, beta 3"),
+    "Mueller-Brown, beta 1": partial(coverage_name, "mueller_brown, beta 1"),
+} | {
+    f"LJ7 {a} -> {b}, beta {beta:g}": lambda seed, a=a, b=b, beta=beta: lj7_name("run", a, b, beta, seed, 0.1)
+    for beta in (9.0, 12.0)
+    for a, b in (("C3", "C2"), ("C2", "C3"))
 }
-
-
-def runs(pattern: str) -> Iterator[RunDirectory]:
-    """Yield the finished runs of a case."""
-    for path in sorted(RUNS.glob("*")):
-        if re.fullmatch(pattern, path.name) and (path / "result.json").exists():
-            yield RunDirectory.open(path)
 
 
 def records(run: RunDirectory) -> tuple[Array, Array, float, float]:
@@ -70,8 +64,9 @@ def main() -> None:
         "variance over seeds, arrivals / reported | variance of a batch in a round, the same: median (80 % of runs) |",
         "|---|---|---|---|---|---|---|---|---|",
     ]
-    for case, pattern in CASES.items():
-        found = [records(run) for run in runs(pattern)]
+    for case, name in CASES.items():
+        names = [name(seed) for seed in range(1, 1 + MOST_SEEDS)]
+        found = [records(RunDirectory.open(RUNS / one)) for one in names if finished(one)]
         if len(found) > 1:
             lines.append(line(case, found))
     save("control", lines)

@@ -14,7 +14,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
-from common import Row, evaluations, finished, lj7, lj7_name, once, rate, save
+from common import Row, coverage_name, evaluations, finished, lj7, lj7_name, once, rate, save
 from scipy.stats import binomtest
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
@@ -59,9 +59,8 @@ def main() -> None:
         "|---|---|---|---|---|---|---|---|---|---|",
     ]  # fmt: skip
     for case, (words, truth) in POTENTIALS.items():
-        tag = f"coverage-{case.replace(', ', '-').replace(' ', '')}"
-        seeds = [s for s in range(1, 1 + most) if not only_table or finished(f"{tag}-{s}")]
-        runs = [once(f"{tag}-{s}", "run", *words, "--seed", str(s)) for s in seeds]
+        seeds = [s for s in range(1, 1 + most) if not only_table or finished(coverage_name(case, s))]
+        runs = [once(coverage_name(case, s), "run", *words, "--seed", str(s)) for s in seeds]
         if len(runs) > 1:
             lines.append(line(case, runs, (truth(), 0.0)))
             print(lines[-1], flush=True)

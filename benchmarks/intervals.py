@@ -40,15 +40,13 @@ def plain(v: Array) -> Ends:
 
 def logarithmic(v: Array) -> Ends:
     """Student's t about the logarithm of the mean."""
-    m, e = moments(v)
-    q = student_t.ppf(QUANTILE, v.shape[1] - 1) * e / m
-    return m * np.exp(-q), m * np.exp(q)
+    return larger(v, moments(v)[1])
 
 
 def larger(v: Array, claimed: Array) -> Ends:
     """The same with the larger of the errors from batches and from rounds of batches: what `estimators.rate` does."""
-    m, e = v.mean(1), claimed
-    q = student_t.ppf(QUANTILE, v.shape[1] - 1) * e / m
+    m = v.mean(1)
+    q = student_t.ppf(QUANTILE, v.shape[1] - 1) * claimed / m
     return m * np.exp(-q), m * np.exp(q)
 
 
@@ -117,9 +115,9 @@ def stopped(law: str, relative_error: float, n_batches: int) -> tuple[Array, Arr
         total, squares = total + found, squares + found**2
         (m, e), n = moments(total / index), index * n_batches
         by_round = np.sqrt((squares.sum(1) / n - m**2) / (n - 1))
-        new = (rounds == 0) & ((is_look(index) & (np.maximum(e, by_round) <= TARGET * m)) | (index == MOST_ROUNDS))
-        kept[new], rounds[new] = total[new] / index, index
-        claimed[new] = np.maximum(e, by_round)[new]
+        error = np.maximum(e, by_round)
+        new = (rounds == 0) & ((is_look(index) & (error <= TARGET * m)) | (index == MOST_ROUNDS))
+        kept[new], claimed[new], rounds[new] = total[new] / index, error[new], index
         if (rounds > 0).all():
             break
     return kept, claimed, rounds

@@ -81,11 +81,10 @@ def measure(found: Production) -> dict[str, float]:
     """Return every diagnostic as a number, NaN where the run is too short to say.
 
     `ess` of the weights that arrived, `tail_index` and `largest_root_share` of the sizes of root contributions,
-    `batch_tail_index` and `largest_batch_share` of
-    batches, and standard scores (differences over their standard errors) `defence_score`, `batch_halves_score`,
-    `round_halves_score`, `control_score`, `exits_score`; `hidden_share` is the share of the transitions of
-    defensive roots that V had all but given up on their way, `thinned_share` that of roots whose walkers came to the
-    cap.
+    `batch_tail_index` and `largest_batch_share` of batches, and standard scores (differences over their standard
+    errors) `defence_score`, `batch_halves_score`, `round_halves_score`, `control_score`, `exits_score`; `hidden_share`
+    is the share of the transitions of defensive roots that V had all but given up on their way, `thinned_share` that of
+    roots whose walkers came to the cap.
     """
     weights = found.root_weights[found.root_weights > 0]
     k = found.totals.transitions
@@ -105,10 +104,10 @@ def measure(found: Production) -> dict[str, float]:
     }
     if len(weights):
         numbers["ess"] = effective_sample_size(np.log(weights))
-    sizes, total = np.abs(found.root_contributions), float(found.root_contributions.sum())
-    if len(weights) and total > 0.0:
-        numbers["tail_index"] = tail_index(np.log(sizes[sizes > 0.0]))
-        numbers["largest_root_share"] = float(sizes.max()) / total
+        sizes, total = np.abs(found.root_contributions), float(found.root_contributions.sum())
+        if total > 0.0:
+            numbers["tail_index"] = tail_index(np.log(sizes[sizes > 0.0]))
+            numbers["largest_root_share"] = float(sizes.max()) / total
     return numbers
 
 

@@ -155,10 +155,8 @@ class Engine:
 
         Raises
         ------
-        DivergedError
-            Coordinates became NaN or infinite.
-        DeadlineError
-            The deadline has passed.
+        DivergedError, DeadlineError
+            As for `propagate`.
         """
         return self._propagate(positions, "noise")
 

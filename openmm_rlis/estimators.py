@@ -325,7 +325,7 @@ def _interval(value: float, error: float, n: int, log_interval: bool) -> tuple[f
     if not log_interval:
         return value - half_width, value + half_width
     if value <= 0.0:
-        return 0.0, max(value + half_width, half_width)
+        return 0.0, half_width
     # Two batches can have t s/k in the hundreds; beyond e^600 the end is as good as unbounded.
     factor = math.exp(min(half_width / value, 600.0))
     return value / factor, value * factor

@@ -140,7 +140,7 @@ def roots_to_learn_from(
     more than a quarter of those that are `left` before a limit, so that production gets its part.
     """
     planned, n_roots = settings.learning_rounds, settings.learning_roots
-    if n_rounds < max(LATE_ROUNDS, planned / 2) and n_rounds < planned:
+    if n_rounds < min(max(LATE_ROUNDS, planned / 2), planned):
         return n_roots
     if n_rounds >= MOST_LEARNING * planned:
         return 0
@@ -197,8 +197,8 @@ def pilot(
     n = settings.learning_roots
     roots = choose_roots(importance(value.log_value(run.exits)), run.exits, run.priors, n, settings, rng)
     done = walk_roots(engine, value, importance, roots, settings, rng)
-    share = n * np.exp(roots.log_weights) * done.success
-    martingale = n * np.exp(roots.log_weights) * done.martingale
+    weights = n * np.exp(roots.log_weights)
+    share, martingale = weights * done.success, weights * done.martingale
     probability, measured = float(share.mean()), moments(share, martingale)
     variance = float((share - coefficient([measured]) * martingale).var())
     info = {

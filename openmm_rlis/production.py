@@ -117,7 +117,7 @@ def produce(
     The batches of a group ride in the same Contexts, which keeps the slots full; nothing else is shared.
     """
     value, importance = guide
-    settings = settings.model_copy(update={"control": settings.control and plan.control > 0.0})
+    settings = settings.model_copy(update={"control": plan.control > 0.0})
     engine.reseed(rng)
     before = engine.cost.force_evaluations, engine.cost.network_calls
     run = run_flux(engine, state, plan.flux_lags)

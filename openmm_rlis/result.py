@@ -48,12 +48,13 @@ def read_production(rounds: Sequence[Round], n_batches: int) -> Production:
 
     transitions, exits = table("transitions"), table("exits")
     weights = joined("root_weights", float)
-    # Runs of version 0.1.0 had no defensive roots.
-    old = any("root_defensive" not in stored.arrays for stored in rounds)
-    defensive = np.zeros(len(weights), bool) if old else joined("root_defensive", bool)
-    # Nor was there a control variate.
-    bare = any("root_control" not in stored.arrays for stored in rounds)
-    control = np.zeros(len(weights)) if bare else joined("root_control", float)
+
+    def joined_or_none(name: str, kind: Any) -> NDArray[Any]:
+        """Early runs had no defensive roots, and no control variate."""
+        known = all(name in stored.arrays for stored in rounds)
+        return joined(name, kind) if known else np.zeros(len(weights), kind)
+
+    defensive, control = joined_or_none("root_defensive", bool), joined_or_none("root_control", float)
     totals = BatchTotals(transitions.sum(0), exits.sum(0), table("time").sum(0))
     n_thinned = sum(int(stored.info.get("n_thinned", 0)) for stored in rounds)
     hidden = sum(float(stored.info.get("hidden", 0.0)) for stored in rounds)

@@ -77,9 +77,8 @@ class Walk:
     that ended in B, and anywhere: E[success] is the committor of the exit, E[ended] = 1. `hidden` (n_roots,) is the
     part of `success` that came by where G was below a third of the window: u had all but given it up. `martingale`
     (n_roots,) is M of `control` relative to the root's own weight, E[martingale] = 0; all zero if it was not asked for,
-    and biased walkers add nothing. `n_thinned`
-    (n_roots,) says how often a root's walkers had to be thinned to the cap. `tallies` is the sum of `importance.tally`
-    over all lags.
+    and biased walkers add nothing. `n_thinned` (n_roots,) says how often a root's walkers had to be thinned to the cap.
+    `tallies` is the sum of `importance.tally` over all lags.
     """
 
     tree: PathTree

@@ -566,16 +566,9 @@ def page() -> str:
     lines = [HEAD]
     for title, rows in SECTIONS.items():
         lines += [f"## {title}", "", "| message | when | what to do |", "|---|---|---|"]
-        lines += [
-            _line(_code(one.message) + (" (status 1)" if one.status == 1 else ""), one.when, one.do) for one in rows
-        ]
+        lines += [_line(_code(one.message) + (" (status 1)" if one.status == 1 else ""), one.when, one.do) for one in rows]
         lines.append("")
-    lines += [
-        "## Alarms",
-        "",
-        'They stand in `result.diagnostics["alarms"]`, in the report and in result.json, and begin so:',
-        "",
-    ]
+    lines += ["## Alarms", "", "They stand in `result.diagnostics[\"alarms\"]`, in the report and in result.json, and begin so:", ""]
     lines += ["| alarm | what it means | what to do |", "|---|---|---|"]
     lines += [_line(_code(text), *more) for text, more in ALARMS.items()]
     return "\n".join(lines)
