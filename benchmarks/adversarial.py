@@ -1,19 +1,22 @@
 """Value functions made to mislead, on the triple well: is the mean right, and does an alarm sound where the error lies?
 
-python benchmarks/adversarial.py [SEEDS]     16 seeds by default, about 40 minutes on one core
+python benchmarks/adversarial.py [SEEDS]     64 seeds by default, some 3 hours on one core
 
-Nothing is learned: each V is fitted to a wrong target and frozen. The truth is a finite volume rate.
+Nothing is learned: each V is fitted to a wrong target and frozen. The truth is a finite volume rate. Runs whose record
+is in results/runs.jsonl are not made again; only what is recorded is put into the table, if the last argument is
+`table`.
 """
 
 from __future__ import annotations
 
+import json
 import sys
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from common import RUNS, save
+from common import RUNS, Row, rate, record, recorded, save
 from numpy.typing import NDArray
 from scipy.interpolate import RegularGridInterpolator
 
@@ -89,44 +92,60 @@ def value(problem: rlis.Problem, plane: Plane, kind: str, seed: int) -> ValueFun
     return v.eval()
 
 
-def one(kind: str, seed: int, plane: Plane) -> rlis.Result:
-    """Return a run with a wrong value function, made now unless it was finished before."""
-    out = RUNS / f"adversarial-{kind.replace(' ', '-').replace(',', '')}-{seed}"
-    problem = triple_well.build(beta=BETA)
-    if (out / "result.json").exists():
-        return rlis.load(out)
-    if out.exists():
-        return rlis.resume(out)
+def run_name(kind: str, seed: int) -> str:
+    """Return the name of a run."""
+    return f"adversarial-{kind.replace(' ', '-').replace(',', '')}-{seed}"
+
+
+def one(kind: str, seed: int, plane: Plane) -> Row:
+    """Return the record of a run with a wrong value function, which is made now if there is none."""
+    name = run_name(kind, seed)
+    known = recorded(name)
+    if known:
+        return known
+    make(RUNS / name, kind, seed, plane)
+    return record(name, json.loads((RUNS / name / "result.json").read_text()))
+
+
+def make(out: Path, kind: str, seed: int, plane: Plane) -> None:
+    """Make such a run, or what is missing of it."""
     limits: dict[str, Any] = {"seed": seed, "max_force_evaluations": 30_000_000}
-    if kind == "learned":
-        return rlis.run(problem, out, **limits)
-    wrong = value(problem, plane, kind, seed)
-    return rlis.run(problem, out, value=wrong, settings=Settings(learning_rounds=0), **limits)
+    if out.exists():
+        rlis.resume(out)
+        return
+    problem, settings, wrong = triple_well.build(beta=BETA), Settings(), None
+    if kind != "learned":
+        settings, wrong = Settings(learning_rounds=0), value(problem, plane, kind, seed)
+    rlis.run(problem, out, value=wrong, settings=settings, **limits)
 
 
 def main() -> None:
     """Run everything and write results/adversarial.md."""
-    seeds = range(1, 1 + int(sys.argv[1] if len(sys.argv) > 1 else 16))
+    numbers, only_table = [int(a) for a in sys.argv[1:] if a != "table"], "table" in sys.argv
+    seeds = range(1, 1 + (numbers[0] if numbers else 64))
     plane = wells(BETA, 0.0, 384)
     lines = [
-        f"Triple well, beta {BETA:g}, V frozen as given, {len(seeds)} seeds, at most 3e7 force evaluations a run. "
+        f"Triple well, beta {BETA:g}, V frozen as given, at most 3e7 force evaluations a run. "
         f"Truth: finite volumes, k = {plane.rate:.4e} /ps.",
         f"Command: `python benchmarks/adversarial.py {len(seeds)}`.", "",
-        "| V | mean k / truth | spread / claimed | claims below half of the spread | these with an alarm | "
+        "| V | seeds | mean k / truth | spread / claimed | claims below half of the spread | these with an alarm | "
         "runs off by more than twice their claim | these with an alarm | all with an alarm | mean relative error |",
-        "|---|---|---|---|---|---|---|---|---|",
+        "|---|---|---|---|---|---|---|---|---|---|",
     ]  # fmt: skip
     for kind in (*KINDS, *ONLY_FINE):
-        results = [one(kind, seed, plane) for seed in seeds]
-        k = np.array([r.rate.value for r in results]) / plane.rate
-        e = np.array([r.rate.standard_error for r in results]) / plane.rate
+        found = [recorded(run_name(kind, seed)) if only_table else one(kind, seed, plane) for seed in seeds]
+        results = [row for row in found if row]
+        if len(results) < 2:
+            continue
+        k, e = np.array([rate(r) for r in results]).T / plane.rate
         known = np.isfinite(e)
         claims_little = known & (e < 0.5 * k.std(ddof=1))
         far = known & (np.abs(k - 1.0) > 2.0 * e)
-        alarm = np.array([bool(r.diagnostics["alarms"]) for r in results])
+        alarm = np.array([bool(r["diagnostics"]["alarms"]) for r in results])
         claim = np.sqrt((e[known] ** 2).mean()) if known.any() else np.nan
         lines.append(
-            f"| {kind} | {k.mean():.3f} +- {k.std(ddof=1) / len(k) ** 0.5:.3f} | {k.std(ddof=1) / claim:.2f} | "
+            f"| {kind} | {len(k)} | {k.mean():.3f} +- {k.std(ddof=1) / len(k) ** 0.5:.3f} | "
+            f"{k.std(ddof=1) / claim:.2f} | "
             f"{claims_little.sum()} of {len(k)} | {(alarm & claims_little).sum()} | "
             f"{far.sum()} of {len(k)} | {(alarm & far).sum()} | {alarm.sum()} | "
             f"{np.mean(e[known] / np.maximum(k[known], 1e-9)):.2f} |"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,10 @@ from openmm_rlis.cli import execute
 
 RUNS = Path("runs/benchmarks")
 RESULTS = Path(__file__).parent / "results"
+RECORDS = RESULTS / "runs.jsonl"
+ESTIMATOR = 1
+"""Raised with every change of what a default run gives, but for its random numbers: other records no longer count."""
+KEPT = ("method", "rate", "rounds", "cost", "diagnostics", "stopped", "seed")
 Row = dict[str, Any]
 
 
@@ -40,6 +45,33 @@ def finished(name: str) -> bool:
     return (RUNS / name / "result.json").exists()
 
 
+def recorded(name: str) -> Row | None:
+    """Return what results/runs.jsonl says of a run, which may have been made long ago on another machine."""
+    for line in reversed(RECORDS.read_text().splitlines() if RECORDS.exists() else []):
+        row: Row = json.loads(line)
+        if row["name"] == name and (row["method"] == "brute" or row["estimator"] == ESTIMATOR):
+            return row
+    return None
+
+
+def record(name: str, result: Row) -> Row:
+    """Add what the studies need of a result.json to results/runs.jsonl, and return it."""
+    row = {"name": name, "estimator": ESTIMATOR, **{key: result[key] for key in KEPT}}
+    with RECORDS.open("a") as file:  # one write: several studies may add to it at once
+        file.write(json.dumps(row) + "\n")
+    return row
+
+
+def remembered(name: str, *arguments: str) -> Row:
+    """Return the record of a run; without one it is made as by `once`, and recorded."""
+    return recorded(name) or record(name, once(name, *arguments))
+
+
+def finder(only_recorded: bool) -> Callable[..., Row | None]:
+    """Return `remembered`, or what makes no runs and returns None for those without a record."""
+    return (lambda name, *_: recorded(name)) if only_recorded else remembered
+
+
 def coverage_name(case: str, seed: int) -> str:
     """Return the name of a run of the coverage study, of a case such as "triple_well, beta 3"."""
     return f"coverage-{case.replace(', ', '-').replace(' ', '')}-{seed}"
@@ -53,11 +85,15 @@ def lj7_name(method: str, source: str, target: str, beta: float, seed: int, erro
 
 def lj7(method: str, source: str, target: str, beta: float, seed: int, error: float, *more: str) -> Row:
     """Return the result of `rlis run` or `rlis brute` on LJ7 with C0 and C1 absorbing wherever they are not an end."""
-    name = lj7_name(method, source, target, beta, seed, error, *more)
-    return once(
-        name, method, "lj7", "--from", source, "--to", target, "--beta", f"{beta:g}", "--seed", str(seed),
-        "--target-error", f"{error:g}", *more,
-    )  # fmt: skip
+    return once(*lj7_run(method, source, target, beta, seed, error, *more))
+
+
+def lj7_run(method: str, source: str, target: str, beta: float, seed: int, error: float, *more: str) -> list[str]:
+    """Return the name of a run of `lj7` and the arguments that make it."""
+    return [
+        lj7_name(method, source, target, beta, seed, error, *more), method, "lj7", "--from", source, "--to", target,
+        "--beta", f"{beta:g}", "--seed", str(seed), "--target-error", f"{error:g}", *more,
+    ]  # fmt: skip
 
 
 def rate(result: Row) -> tuple[float, float]:

@@ -1,10 +1,11 @@
 """How often the 95 % interval holds the truth: many seeds with default settings, each learned from nothing.
 
 python benchmarks/coverage.py [SEEDS]     200 seeds of each model potential and 48 of LJ7 by default, or at most SEEDS:
-                                          some 4 hours on one core; finished runs are kept in runs/benchmarks
+                                          some 4 hours on one core
 
-The truth is a finite volume rate; that of LJ7 is brute force at 5 %, and so not sharp: the mean of the seeds is.
-Only what is finished is put into the table, if the last argument is `table`.
+Runs whose record is in results/runs.jsonl are not made again. The truth is a finite volume rate; that of LJ7 is brute
+force at 5 %, and so not sharp: the mean of the seeds is. Only what is recorded is put into the table, if the last
+argument is `table`.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
-from common import Row, coverage_name, evaluations, finished, lj7, lj7_name, once, rate, save
+from common import Row, coverage_name, evaluations, finder, lj7_run, rate, save
 from scipy.stats import binomtest
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
@@ -58,18 +59,18 @@ def main() -> None:
         "of the share) | that hold the mean | worst deviation, claimed errors | runs with an alarm | evaluations |",
         "|---|---|---|---|---|---|---|---|---|---|",
     ]  # fmt: skip
+    find = finder(only_table)
     for case, (words, truth) in POTENTIALS.items():
-        seeds = [s for s in range(1, 1 + most) if not only_table or finished(coverage_name(case, s))]
-        runs = [once(coverage_name(case, s), "run", *words, "--seed", str(s)) for s in seeds]
+        names = [(coverage_name(case, s), "run", *words, "--seed", str(s)) for s in range(1, 1 + most)]
+        runs = [row for name in names if (row := find(*name))]
         if len(runs) > 1:
             lines.append(line(case, runs, (truth(), 0.0)))
             print(lines[-1], flush=True)
     source, target, beta = LJ7
-    seeds = range(1, 1 + min(most, 48))
-    seeds = [s for s in seeds if not only_table or finished(lj7_name("run", source, target, beta, s, 0.1))]
-    if len(seeds) > 1 and (not only_table or finished(lj7_name("brute", source, target, beta, BRUTE_SEED, 0.05))):
-        runs = [lj7("run", source, target, beta, s, 0.1) for s in seeds]
-        brute = lj7("brute", source, target, beta, BRUTE_SEED, 0.05)
+    names = [lj7_run("run", source, target, beta, s, 0.1) for s in range(1, 1 + min(most, 48))]
+    runs = [row for name in names if (row := find(*name))]
+    brute = find(*lj7_run("brute", source, target, beta, BRUTE_SEED, 0.05))
+    if len(runs) > 1 and brute:
         lines.append(line(f"lj7, {source} -> {target}, beta {beta:g}", runs, rate(brute)))
     save("coverage", lines)
 

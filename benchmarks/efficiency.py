@@ -102,7 +102,7 @@ def ours(
     state, begun = case.state, time.monotonic()
     transitions, duration = np.zeros(N_REPEATS), 0.0
     for index in range(N_ROUNDS):
-        done = produce(engine, guide, state, settings, case.plan, rng, range(N_REPEATS), index)
+        done = produce(engine, guide, state, settings, case.plan, rng, range(N_REPEATS), range(index, index + 1))[0]
         state = done.state
         transitions += [batch.transitions for batch in done.batches]
         duration += done.batches[0].time

@@ -2,8 +2,8 @@
 
 python benchmarks/spread.py [SEEDS] [BETA ...]    16 seeds, beta 7 9 12 15 by default: some 10 hours on one core
 
-Finished runs are kept in runs/benchmarks; beta 9 and 12 are compared with brute force at 5 %, all with Eyring-Kramers.
-Only what is finished is put into the table, if the last argument is `table`.
+Runs whose record is in results/runs.jsonl are not made again. Beta 9 and 12 are compared with brute force at 5 %, all
+with Eyring-Kramers. Only what is recorded is put into the table, if the last argument is `table`.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import sys
 from pathlib import Path
 
 import numpy as np
-from common import Row, evaluations, finished, lj7, lj7_name, rate, save
+from common import Row, evaluations, finder, lj7_run, rate, save
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 from oracles_lj7 import eyring_kramers
@@ -56,13 +56,13 @@ def main() -> None:
     words = " ".join(str(b) for b in (len(seeds), *[f"{b:g}" for b in betas]))
     about = f"LJ7, others C0 and C1, target 10 %, default settings. Command: `python benchmarks/spread.py {words}`."
     lines = [about, "", *HEAD]
+    find = finder(only_table)
     for beta in betas:
         for way, (source, target) in enumerate(WAYS):
-            names = [s for s in seeds if not only_table or finished(lj7_name("run", source, target, beta, s, 0.1))]
-            results = [lj7("run", source, target, beta, s, 0.1) for s in names]
-            seed, brute = BRUTE.get((beta, way)), None
-            if seed and (not only_table or finished(lj7_name("brute", source, target, beta, seed, 0.05))):
-                brute = lj7("brute", source, target, beta, seed, 0.05)
+            names = [lj7_run("run", source, target, beta, s, 0.1) for s in seeds]
+            results = [row for name in names if (row := find(*name))]
+            seed = BRUTE.get((beta, way))
+            brute = find(*lj7_run("brute", source, target, beta, seed, 0.05)) if seed else None
             if len(results) > 1:
                 lines.append(summary(beta, way, results, brute))
                 print(lines[-1], flush=True)

@@ -111,6 +111,11 @@ class Engine:
         self._seed = int(rng.integers(1, 2**62))
         self._seeded.clear()
 
+    @property
+    def network_calls_per_lag(self) -> int:
+        """How often the network is asked while a biased walker moves by a lag."""
+        return 0 if self.bias is None else -(-self.problem.lag_steps // self.bias.hold_steps)
+
     def propagate(self, positions: Array, biased: bool = False) -> tuple[Array, Array]:
         """Move walkers one lag.
 
@@ -209,8 +214,8 @@ class Engine:
 
     def _count(self, n: int, kind: Kind) -> None:
         self.cost.force_evaluations += n * self.problem.lag_steps
-        if kind == "biased" and self.bias is not None:
-            self.cost.network_calls += n * -(-self.problem.lag_steps // self.bias.hold_steps)
+        if kind == "biased":
+            self.cost.network_calls += n * self.network_calls_per_lag
 
     def _context(self, size: int, kind: Kind) -> openmm.Context:
         key = (size, kind)

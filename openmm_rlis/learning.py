@@ -294,3 +294,8 @@ def is_look(n_rounds: int) -> bool:
     while n_rounds > FIRST_LOOK + 1 and n_rounds % 2 == 0:
         n_rounds //= 2
     return n_rounds in (FIRST_LOOK, FIRST_LOOK + 1)
+
+
+def rounds_to_look(n_rounds: int, most: int) -> int:
+    """Return how many rounds follow `n_rounds` until the next look, at most `most`."""
+    return next(n for n in range(1, most + 1) if n == most or is_look(n_rounds + n))

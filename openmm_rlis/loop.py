@@ -12,7 +12,7 @@ from __future__ import annotations
 import math
 import shutil
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -41,6 +41,7 @@ from .learning import (
     make_plan,
     pilot_lesson,
     roots_to_learn_from,
+    rounds_to_look,
 )
 from .problem import TARGET, Problem
 from .production import PRODUCTION, GroupRecord, Task, stream
@@ -51,6 +52,8 @@ from .value import ValueFunction
 
 FLUX, START, LEARNING, PILOT = 1, 2, 3, 5
 SECONDS_BETWEEN_LEVELS = 5.0
+MOST_TOGETHER = 4
+"""Rounds whose walkers walk side by side: what is lost at most when a run is killed."""
 BRUTE_BATCHES, BRUTE_REPLICAS, BRUTE_LAGS = 64, 8, 1000
 
 
@@ -207,20 +210,22 @@ class Loop:
         groups = tuple(tuple(part.tolist()) for part in np.array_split(np.arange(self.settings.n_batches), n_groups))
         with make_executor(int(self.config["workers"])) as spread:
 
-            def one_round(index: int, state: FluxState) -> FluxState:
+            def one_block(rounds: range, state: FluxState) -> None:
                 task = Task(
-                    self.problem, value.arrays(), importance, self.settings, plan, state, groups, self.seed, index,
+                    self.problem, value.arrays(), importance, self.settings, plan, state, groups, self.seed, rounds,
                     self.config["platform"],
                 )  # fmt: skip
-                return self._keep_records(index, spread(task, range(len(groups))))
+                self._keep_block(rounds, spread(task, range(len(groups))))
 
-            return self._until_done(state, one_round, foreseen)
+            # Walkers that cannot share a Context gain nothing from walking side by side, and lose more when killed.
+            return self._until_done(state, one_block, foreseen, MOST_TOGETHER if self.engine.packed else 1)
 
     def _brute(self) -> str:
         flux, _ = self._flux()
         self.engine.deadline = math.inf  # a round that has begun is finished
 
-        def one_round(index: int, state: FluxState) -> FluxState:
+        def one_round(rounds: range, state: FluxState) -> None:
+            index = rounds.start
             self.engine.reseed(stream(self.seed, PRODUCTION, index))
             found = run_flux(self.engine, state, BRUTE_LAGS, keep_exits=False)
             shape = (BRUTE_BATCHES, BRUTE_REPLICAS)
@@ -237,34 +242,58 @@ class Loop:
             }  # fmt: skip
             cost = len(state.positions) * BRUTE_LAGS * self.problem.lag_steps
             self._write("production", index, arrays, {"production_evaluations": cost}, cost)
-            return found.state
 
         return self._until_done(
             flux.state, one_round, BRUTE_BATCHES * BRUTE_REPLICAS * BRUTE_LAGS * self.problem.lag_steps
         )
 
-    def _until_done(self, state: FluxState, one_round: Callable[[int, FluxState], FluxState], foreseen: float) -> str:
-        """Do rounds until the target or a limit; `foreseen` are the evaluations of one round."""
-        rounds = self.store.rounds("production")
-        if rounds:
-            state = _state(self.store.read_round("production", rounds[-1]).arrays)
-        index, seconds, result = len(rounds), 0.0, None
+    def _until_done(
+        self, state: FluxState, one_block: Callable[[range, FluxState], None], foreseen: float, together: int = 1
+    ) -> str:
+        """Do rounds until the target or a limit; `foreseen` are the evaluations of one, `together` the most in a block.
+
+        Between two looks at the error nothing is decided, so the rounds of a block end at the next look at the latest.
+        """
+        seconds, result = 0.0, None
         while True:
-            result = Result(self.store, self.problem, result)
-            self._tell_production(result, index)
-            if is_look(index) and result.rate.relative_error <= self.goal.target_relative_error:
-                return "target"
-            stop = self._over_limit(foreseen, seconds) if index else self._over_limit()
-            if stop:
-                return stop
+            index = len(self.store.rounds("production"))
+            block = self._unfinished_block(index)
+            if not block:
+                result = Result(self.store, self.problem, result)
+                self._tell_production(result, index)
+                if is_look(index) and result.rate.relative_error <= self.goal.target_relative_error:
+                    return "target"
+                stop = self._over_limit(foreseen, seconds) if index else self._over_limit()
+                if stop:
+                    return stop
+                n = rounds_to_look(index, together)
+                while n > 1 and self._over_limit(n * foreseen, n * seconds):
+                    n -= 1
+                block = range(index, index + n)
             begun = time.monotonic()
-            state = one_round(index, state)
-            seconds = time.monotonic() - begun
-            index += 1
+            before = self.store.read_round("production", block.start - 1).arrays if block.start else None
+            one_block(block, _state(before) if before else state)
+            seconds = (time.monotonic() - begun) / len(block)
+
+    def _unfinished_block(self, index: int) -> range:
+        """Return the block that a process was killed while storing: it is made again, the same, to store the rest."""
+        if index == 0:
+            return range(0)
+        first, n = self.store.read_round("production", index - 1).info.get("block", (index - 1, 1))
+        return range(first, first + n) if first + n > index else range(0)
 
     # Storage
 
-    def _keep_records(self, index: int, groups: list[GroupRecord]) -> FluxState:
+    def _keep_block(self, rounds: range, groups: Sequence[Sequence[GroupRecord]]) -> None:
+        by_round = dict(zip(rounds, zip(*groups, strict=True), strict=True))
+        stored = self.store.rounds("production")
+        cost = {index: sum(g.flux_evaluations + g.walk_evaluations for g in by_round[index]) for index in rounds}
+        seconds = (time.monotonic() - self.marked) / sum(cost.values())
+        for index in rounds:
+            if index not in stored:
+                self._keep_records(index, by_round[index], rounds, seconds * cost[index])
+
+    def _keep_records(self, index: int, groups: Sequence[GroupRecord], block: range, seconds: float) -> None:
         parts = [group.state.arrays() for group in groups]
         state = {key: np.concatenate([p[key] for p in parts]) for key in parts[0]}
         records = [record for group in groups for record in group.batches]
@@ -283,11 +312,10 @@ class Loop:
         walk = sum(group.walk_evaluations for group in groups)
         calls = sum(group.network_calls for group in groups)
         info = {"flux_evaluations": flux, "production_evaluations": walk, "network_calls": calls}
+        info |= {"block": [block.start, len(block)]}
         more = {"n_thinned": sum(r.n_thinned for r in records), "hidden": float(sum(r.hidden for r in records))}
-        self._write(
-            "production", index, arrays, info | more, flux + walk, [r.tree for r in records if r.tree is not None]
-        )
-        return _state(arrays)
+        trees = [r.tree for r in records if r.tree is not None]
+        self._write("production", index, arrays, info | more, flux + walk, trees, seconds)
 
     def _keep_lesson(self, stage: str, index: int, lesson: Lesson, engine: Engine, before: int = 0) -> None:
         arrays = {**_prefixed("value", lesson.value.arrays()), **_prefixed("samples", asdict(lesson.samples))}
@@ -311,9 +339,10 @@ class Loop:
         info: Mapping[str, Any],
         evaluations: int,
         tree: Any = (),
+        seconds: float | None = None,
     ) -> None:
         now = time.monotonic()
-        info = {**info, "evaluations": evaluations, "seconds": now - self.marked}
+        info = {**info, "evaluations": evaluations, "seconds": now - self.marked if seconds is None else seconds}
         self.store.write_round(stage, index, arrays, info, tree)
         self.marked = now
         self.evaluations += evaluations

@@ -6,8 +6,9 @@ W_B is the weight that arrives in B, M the control variate (`control`), which is
 
 The time of a stretch is fixed beforehand, so k_batch is unbiased, and batches share nothing: each has its own
 replicas in A, its own exits, its own roots and its own walkers. For speed, the batches of a group are moved in the
-same Contexts and draw from one random stream, that of (round, group). `produce` is a pure function of the group's
-state, its stream and V.
+same Contexts, and so are the walkers of several rounds in a row, a block, that are made before anybody looks at the
+error: walkers never meet, so nothing changes but the time it takes. A group draws from one random stream, that of
+(first round of the block, group). `produce` is a pure function of the group's state, its stream and V.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from numpy.typing import NDArray
 
 from .config import Settings
 from .engine import Engine, one_thread
-from .flux import FluxState, run_flux
+from .flux import FluxRun, FluxState, run_flux
 from .importance import Importance
 from .learning import Plan, choose_roots, make_engine, walk_roots
 from .problem import TARGET, Problem
@@ -74,7 +75,7 @@ class GroupRecord:
 
 @dataclass(frozen=True)
 class Task:
-    """Everything that one process needs for some groups of batches of one round."""
+    """Everything that one process needs for some groups of batches of a block of rounds."""
 
     problem: Problem
     value: dict[str, NDArray[Any]]
@@ -84,22 +85,22 @@ class Task:
     state: FluxState
     groups: tuple[tuple[int, ...], ...]
     seed: int
-    round_index: int
+    rounds: range
     platform: str | None
 
-    def __call__(self, groups: Sequence[int]) -> list[GroupRecord]:
-        """Return the records of groups, in order."""
+    def __call__(self, groups: Sequence[int]) -> list[list[GroupRecord]]:
+        """Return the records of groups, in order, each a list over rounds."""
         with one_thread():
             value = ValueFunction.from_arrays(self.problem.features, self.value)
             engine = make_engine(self.problem, self.settings, self.platform, value)
             return [self._one(engine, value, group) for group in groups]
 
-    def _one(self, engine: Engine, value: ValueFunction, group: int) -> GroupRecord:
+    def _one(self, engine: Engine, value: ValueFunction, group: int) -> list[GroupRecord]:
         batches, replicas = self.groups[group], self.settings.replicas
         rows = np.concatenate([np.arange(b * replicas, (b + 1) * replicas) for b in batches])
-        rng = stream(self.seed, PRODUCTION, self.round_index, group)
+        rng = stream(self.seed, PRODUCTION, self.rounds.start, group)
         guide = (value, self.importance)
-        return produce(engine, guide, self.state.part(rows), self.settings, self.plan, rng, batches, self.round_index)
+        return produce(engine, guide, self.state.part(rows), self.settings, self.plan, rng, batches, self.rounds)
 
 
 def produce(
@@ -110,43 +111,58 @@ def produce(
     plan: Plan,
     rng: np.random.Generator,
     batches: Sequence[int],
-    round_index: int,
-) -> GroupRecord:
-    """Extend each batch of a group by one round: a stretch in A, roots from its own exits, and their walk.
+    rounds: range,
+) -> list[GroupRecord]:
+    """Extend each batch of a group by some rounds: in each a stretch in A and roots from its own exits; then one walk.
 
-    The batches of a group ride in the same Contexts, which keeps the slots full; nothing else is shared.
+    The batches of a group, and the roots of all rounds, ride in the same Contexts, which keeps the slots full; nothing
+    else is shared.
     """
     value, importance = guide
     settings = settings.model_copy(update={"control": plan.control > 0.0})
     engine.reseed(rng)
-    before = engine.cost.force_evaluations, engine.cost.network_calls
-    run = run_flux(engine, state, plan.flux_lags)
-    flux_cost = engine.cost.force_evaluations - before[0]
-    owner = run.replica // settings.replicas
-    parts = []
-    for i in range(len(batches)):
+    runs, parts = [], []
+    for i in range(len(rounds)):
+        runs.append(run_flux(engine, runs[-1].state if runs else state, plan.flux_lags))
+        parts += _roots_of_round(runs[-1], guide, settings, plan, rng, range(i * len(batches), (i + 1) * len(batches)))
+    roots = join_roots(parts, engine.problem.n_atoms)
+    done = walk_roots(engine, value, importance, roots, settings, rng)
+    kept = kept_paths(done, settings.failure_share, rng)
+    groups = []
+    for i, (index, run) in enumerate(zip(rounds, runs, strict=True)):
+        n_exits = np.bincount(run.replica // settings.replicas, minlength=len(batches))
+        records = tuple(
+            _record(roots, done, kept, i * len(batches) + j, int(n_exits[j]), run.time / len(batches), batch, index,
+                    plan.control)
+            for j, batch in enumerate(batches)
+        )  # fmt: skip
+        mine = roots.batches // len(batches) == i
+        lags, biased_lags = int(done.walker_lags[mine].sum()), int(done.walker_lags[mine & roots.biased].sum())
+        flux_cost = len(state.positions) * plan.flux_lags * engine.problem.lag_steps
+        walk_cost, calls = lags * engine.problem.lag_steps, biased_lags * engine.network_calls_per_lag
+        groups.append(GroupRecord(records, run.state, flux_cost, walk_cost, calls))
+    return groups
+
+
+def _roots_of_round(
+    run: FluxRun,
+    guide: tuple[ValueFunction, Importance],
+    settings: Settings,
+    plan: Plan,
+    rng: np.random.Generator,
+    numbers: range,
+) -> list[Roots]:
+    """Return the roots that each batch draws from its own exits, for batches that are numbered so in `Roots`."""
+    value, importance = guide
+    owner, parts = run.replica // settings.replicas, []
+    for i, number in enumerate(numbers):
         mine = owner == i
         if mine.any():
             exits = run.exits[mine]
             log_u = importance(value.log_value(exits))
-            roots = choose_roots(log_u, exits, run.priors[mine], plan.n_roots, settings, rng, i)
+            roots = choose_roots(log_u, exits, run.priors[mine], plan.n_roots, settings, rng, number)
             parts.append(replace(roots, log_weights=roots.log_weights + np.log(mine.sum())))
-    roots = join_roots(parts, engine.problem.n_atoms)
-    done = walk_roots(engine, value, importance, roots, settings, rng)
-    time = run.time / len(batches)
-    kept = kept_paths(done, settings.failure_share, rng)
-    records = [
-        _record(roots, done, kept, i, int((owner == i).sum()), time, batch, round_index, plan.control)
-        for i, batch in enumerate(batches)
-    ]
-    cost = engine.cost
-    return GroupRecord(
-        tuple(records),
-        run.state,
-        flux_cost,
-        cost.force_evaluations - before[0] - flux_cost,
-        cost.network_calls - before[1],
-    )
+    return parts
 
 
 def join_roots(parts: Sequence[Roots], n_atoms: int) -> Roots:

@@ -77,7 +77,8 @@ class Walk:
     that ended in B, and anywhere: E[success] is the committor of the exit, E[ended] = 1. `hidden` (n_roots,) is the
     part of `success` that came by where G was below a third of the window: u had all but given it up. `martingale`
     (n_roots,) is M of `control` relative to the root's own weight, E[martingale] = 0; all zero if it was not asked for,
-    and biased walkers add nothing. `n_thinned` (n_roots,) says how often a root's walkers had to be thinned to the cap.
+    and biased walkers add nothing. `n_thinned` (n_roots,) says how often a root's walkers had to be thinned to the cap,
+    `walker_lags` (n_roots,) how many lags they took together.
     `tallies` is the sum of `importance.tally` over all lags.
     """
 
@@ -88,6 +89,7 @@ class Walk:
     hidden: Array
     martingale: Array
     n_thinned: NDArray[np.int64]
+    walker_lags: NDArray[np.int64]
     tallies: Array
     n_lags: int
     peak: int
@@ -209,7 +211,7 @@ def walk(
         frame,
     )
     alive = _retire(record, everyone, codes)
-    n_thinned, martingale = np.zeros(n, dtype=np.int64), np.zeros(n)
+    n_thinned, walker_lags, martingale = np.zeros(n, dtype=np.int64), np.zeros(n, dtype=np.int64), np.zeros(n)
     tallies, n_lags, peak = np.zeros((3, N_BINS)), 0, 0
     while len(alive.root):
         if n_lags >= max_lags:
@@ -225,6 +227,7 @@ def walk(
             )
         n_lags += 1
         peak = max(peak, len(alive.root))
+        walker_lags += np.bincount(alive.root, minlength=n)
         codes, visits, pushes = _lag(engine, log_value, alive, control)
         tallies += visits
         martingale += np.bincount(alive.root, pushes, minlength=n)
@@ -238,7 +241,7 @@ def walk(
     sums = _sums(record, roots, window)
     with np.errstate(over="ignore", invalid="ignore"):  # a wild V, of which no coefficient will be made
         martingale = martingale * np.exp(-roots.log_weights)
-    return Walk(record.tree(), record.frames(), *sums, martingale, n_thinned, tallies, n_lags, peak)
+    return Walk(record.tree(), record.frames(), *sums, martingale, n_thinned, walker_lags, tallies, n_lags, peak)
 
 
 def walk_unbranched(

@@ -19,10 +19,12 @@ from openmm_rlis.learning import (
     Lesson,
     choose_roots,
     cold_start,
+    is_look,
     learn_round,
     make_engine,
     make_plan,
     roots_to_learn_from,
+    rounds_to_look,
 )
 from openmm_rlis.value import ValueFunction
 
@@ -176,3 +178,9 @@ def test_learning_goes_on_while_it_is_cheap_beside_production(start: tuple[Engin
     dear = lessons(planned - 1, 1e9) + lessons(1, 1e9, cost=4e6)  # no round takes more than all before it
     assert roots_to_learn_from(dear, planned, SETTINGS, 0.1) == 200 + 5 * 1e5 // (4e6 / 200)
     assert roots_to_learn_from(lessons(3 * planned, 1e9), 3 * planned, SETTINGS, 0.1) == 0
+
+
+def test_rounds_made_together_never_pass_a_look() -> None:
+    assert [n for n in range(1, 50) if is_look(n)] == [3, 4, 6, 8, 12, 16, 24, 32, 48]
+    assert [rounds_to_look(n, 4) for n in (0, 1, 2, 3, 4, 5, 6, 8, 12, 16, 20)] == [3, 2, 1, 1, 2, 1, 2, 4, 4, 4, 4]
+    assert {rounds_to_look(n, 1) for n in range(20)} == {1}

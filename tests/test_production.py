@@ -45,7 +45,8 @@ def produced(line: Line, settings: Settings = SETTINGS, lags: int = 250, control
     engine = make_engine(line.problem(), settings, None, value)
     state = settled(line, BATCHES * settings.replicas)
     plan = Plan(lags, 24, 1.0, 1.0, control)
-    return produce(engine, (value, TEMPERED), state, settings, plan, np.random.default_rng(5), range(BATCHES), 3)
+    rng = np.random.default_rng(5)
+    return produce(engine, (value, TEMPERED), state, settings, plan, rng, range(BATCHES), range(3, 4))[0]
 
 
 def agree(samples: NDArray[np.float64], truth: float) -> bool:
@@ -121,14 +122,41 @@ def test_costs_add_up(made: GroupRecord) -> None:
     assert len(made.state.positions) == BATCHES * SETTINGS.replicas
 
 
+@pytest.mark.parametrize("bias_scale", [0.0, 1.0])
+def test_rounds_that_are_walked_together_stay_apart(bias_scale: float) -> None:
+    """Three rounds in one walk: each right by itself, with its own paths, state and costs, which add up."""
+    settings = SETTINGS.model_copy(update={"bias_scale": bias_scale})
+    value, plan = wrong_value(DOUBLE), Plan(120, 16, 1.0, 1.0, 0.5)
+    engine = make_engine(DOUBLE.problem(), settings, None, value)
+    state = settled(DOUBLE, BATCHES * settings.replicas)
+    before = engine.cost.force_evaluations
+    rounds = produce(
+        engine, (value, TEMPERED), state, settings, plan, np.random.default_rng(6), range(BATCHES), range(4, 7)
+    )
+    exact, made = DOUBLE.chain.endless, [np.array([r.transitions for r in group.batches]) for group in rounds]
+    for i, group in enumerate(rounds):
+        assert agree(made[i] / group.batches[0].time, exact.rate)
+        assert agree(np.array([r.n_exits for r in group.batches]) / group.batches[0].time, exact.flux)
+        assert {(r.tree.batch, r.tree.round) for r in group.batches if r.tree} <= {(b, 4 + i) for b in range(BATCHES)}
+        for record in group.batches:
+            assert record.tree is not None
+            won = record.tree.labels == 2
+            assert np.exp(record.tree.log_weights[won]).sum() == pytest.approx(record.root_weights.sum(), rel=1e-12)
+    assert abs(np.corrcoef(made)[np.triu_indices(3, 1)]).max() < 4.5 / np.sqrt(BATCHES)
+    assert not np.array_equal(rounds[0].state.positions, rounds[1].state.positions)
+    total = sum(group.flux_evaluations + group.walk_evaluations for group in rounds)
+    assert total == engine.cost.force_evaluations - before
+    assert sum(group.network_calls for group in rounds) == engine.cost.network_calls
+
+
 def test_a_stretch_without_exits_counts_as_zero() -> None:
     line = double_well(30.0, 0.5, timestep=0.001)
     settings = SETTINGS.model_copy(update={"n_batches": 2, "replicas": 1})
     value = wrong_value(line)
     engine = make_engine(line.problem(), settings, None, value)
     state = initial_state(line.problem(), 2)
-    group = produce(
-        engine, (value, TEMPERED), state, settings, Plan(2, 16, 1.0, 1.0), np.random.default_rng(1), (0, 1), 0
+    (group,) = produce(
+        engine, (value, TEMPERED), state, settings, Plan(2, 16, 1.0, 1.0), np.random.default_rng(1), (0, 1), range(0, 1)
     )
     for record in group.batches:
         assert (record.n_exits, record.transitions, record.tree) == (0, 0.0, None)
@@ -147,13 +175,13 @@ def test_tasks_do_their_groups_in_any_order() -> None:
         settled(DOUBLE, 8),
         ((0, 1), (2, 3)),
         7,
-        2,
+        range(2, 3),
         None,
     )
     both, second = task([0, 1]), task([1])
-    assert [r.transitions for r in both[1].batches] == [r.transitions for r in second[0].batches]
-    assert np.array_equal(both[1].state.positions, second[0].state.positions)
-    assert [r.tree.batch for g in both for r in g.batches if r.tree is not None] == [0, 1, 2, 3]
+    assert [r.transitions for r in both[1][0].batches] == [r.transitions for r in second[0][0].batches]
+    assert np.array_equal(both[1][0].state.positions, second[0][0].state.positions)
+    assert [r.tree.batch for (g,) in both for r in g.batches if r.tree is not None] == [0, 1, 2, 3]
 
 
 def test_streams_differ_by_key() -> None:
