@@ -44,7 +44,7 @@ from .learning import (
     rounds_to_look,
 )
 from .problem import TARGET, Problem
-from .production import PRODUCTION, GroupRecord, Task, stream
+from .production import PRODUCTION, GroupRecord, Task, contents, stream
 from .result import Result
 from .storage import RunDirectory
 from .training import Samples
@@ -294,28 +294,13 @@ class Loop:
                 self._keep_records(index, by_round[index], rounds, seconds * cost[index])
 
     def _keep_records(self, index: int, groups: Sequence[GroupRecord], block: range, seconds: float) -> None:
-        parts = [group.state.arrays() for group in groups]
-        state = {key: np.concatenate([p[key] for p in parts]) for key in parts[0]}
-        records = [record for group in groups for record in group.batches]
-        arrays = {
-            "transitions": np.array([r.transitions for r in records]),
-            "exits": np.array([float(r.n_exits) for r in records]),
-            "time": np.array([r.time for r in records]),
-            "ended": np.array([r.ended for r in records]),
-            "root_weights": np.concatenate([r.root_weights for r in records]),
-            "root_control": np.concatenate([r.root_control for r in records]),
-            "root_batches": np.repeat(np.arange(len(records)), [len(r.root_weights) for r in records]),
-            "root_defensive": np.concatenate([r.defensive for r in records]),
-            **_prefixed("state", state),
+        arrays, info, trees = contents(groups)
+        state = {
+            key: np.concatenate([group.state.arrays()[key] for group in groups]) for key in groups[0].state.arrays()
         }
-        flux = sum(group.flux_evaluations for group in groups)
-        walk = sum(group.walk_evaluations for group in groups)
-        calls = sum(group.network_calls for group in groups)
-        info = {"flux_evaluations": flux, "production_evaluations": walk, "network_calls": calls}
-        info |= {"block": [block.start, len(block)]}
-        more = {"n_thinned": sum(r.n_thinned for r in records), "hidden": float(sum(r.hidden for r in records))}
-        trees = [r.tree for r in records if r.tree is not None]
-        self._write("production", index, arrays, info | more, flux + walk, trees, seconds)
+        cost = info["flux_evaluations"] + info["production_evaluations"]
+        info["block"] = [block.start, len(block)]
+        self._write("production", index, arrays | _prefixed("state", state), info, cost, trees, seconds)
 
     def _keep_lesson(self, stage: str, index: int, lesson: Lesson, engine: Engine, before: int = 0) -> None:
         arrays = {**_prefixed("value", lesson.value.arrays()), **_prefixed("samples", asdict(lesson.samples))}

@@ -121,7 +121,8 @@ def produce(
     value, importance = guide
     settings = settings.model_copy(update={"control": plan.control > 0.0})
     engine.reseed(rng)
-    runs, parts = [], []
+    runs: list[FluxRun] = []
+    parts: list[Roots] = []
     for i in range(len(rounds)):
         runs.append(run_flux(engine, runs[-1].state if runs else state, plan.flux_lags))
         parts += _roots_of_round(runs[-1], guide, settings, plan, rng, range(i * len(batches), (i + 1) * len(batches)))
@@ -163,6 +164,31 @@ def _roots_of_round(
             roots = choose_roots(log_u, exits, run.priors[mine], plan.n_roots, settings, rng, number)
             parts.append(replace(roots, log_weights=roots.log_weights + np.log(mine.sum())))
     return parts
+
+
+def contents(
+    groups: Sequence[GroupRecord],
+) -> tuple[dict[str, NDArray[Any]], dict[str, Any], list[PathTree]]:
+    """Return what is stored of all batches in one round, but for the replicas: arrays, numbers and kept paths."""
+    records = [record for group in groups for record in group.batches]
+    arrays = {
+        "transitions": np.array([r.transitions for r in records]),
+        "exits": np.array([float(r.n_exits) for r in records]),
+        "time": np.array([r.time for r in records]),
+        "ended": np.array([r.ended for r in records]),
+        "root_weights": np.concatenate([r.root_weights for r in records]),
+        "root_control": np.concatenate([r.root_control for r in records]),
+        "root_batches": np.repeat(np.arange(len(records)), [len(r.root_weights) for r in records]),
+        "root_defensive": np.concatenate([r.defensive for r in records]),
+    }
+    info = {
+        "flux_evaluations": sum(group.flux_evaluations for group in groups),
+        "production_evaluations": sum(group.walk_evaluations for group in groups),
+        "network_calls": sum(group.network_calls for group in groups),
+        "n_thinned": sum(r.n_thinned for r in records),
+        "hidden": float(sum(r.hidden for r in records)),
+    }
+    return arrays, info, [r.tree for r in records if r.tree is not None]
 
 
 def join_roots(parts: Sequence[Roots], n_atoms: int) -> Roots:
