@@ -10,7 +10,7 @@ import numpy as np
 
 import openmm_rlis as rlis
 from openmm_rlis.engine import one_thread
-from openmm_rlis.flux import FluxRun, FluxState
+from openmm_rlis.flux import FluxRun
 from openmm_rlis.learning import cold_start, learn_round, make_engine
 from openmm_rlis.storage import RunDirectory
 from openmm_rlis.systems import lj7
@@ -29,9 +29,7 @@ def main() -> None:
     """Learn every way with three seeds and write results/losses.md."""
     common.lj7("run", "C3", "C2", BETA, 1, 0.1)
     stored = RunDirectory.open(common.RUNS / f"run-C3-C2-{BETA:g}-0.1-1").read_round("flux", 0)
-    a = stored.arrays
-    state = FluxState(a["state/positions"], a["state/last_in_source"], a["state/outside"])
-    run = FluxRun(state, a["exits"], a["priors"], a["replica"], a["hits"], a["n_exits"], stored.info["time"])
+    run = FluxRun.from_arrays(stored.arrays, stored.info["lags"], stored.info["time"])
     problem = lj7.build("C3", "C2", beta=BETA)
     lines = [
         f"LJ7 C3 -> C2, beta {BETA:g}: cold start, {ROUNDS} rounds of 400 roots, then one of 1000; {len(SEEDS)} seeds.",

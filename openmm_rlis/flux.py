@@ -12,8 +12,9 @@ Euler-Maruyama has to O(dt).
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, fields
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -43,21 +44,74 @@ class FluxState:
 
 
 @dataclass(frozen=True)
-class FluxRun:
-    """What a stretch of unbiased run produced.
+class Pool:
+    """The exits of a stretch of unbiased run.
 
     `exits` and `priors` are (m, n_atoms, 3): the first structure outside A and the one before it; `replica` (m,) says
-    whose exit it is; `hits` (n_replicas, n_codes) counts the ends in every region; `time` is the sum over replicas,
-    in ps.
+    whose exit it is; `time` is the sum over replicas, in ps.
+    """
+
+    exits: Array
+    priors: Array
+    replica: NDArray[np.intp]
+    time: float
+
+    def part(self, rows: NDArray[np.intp], n_replicas: int) -> Pool:
+        """Return the exits of some of `n_replicas` replicas, which are numbered anew in the order given."""
+        number = np.full(n_replicas, -1)
+        number[rows] = np.arange(len(rows))
+        owner = number[self.replica]
+        mine = owner >= 0
+        return Pool(self.exits[mine], self.priors[mine], owner[mine], self.time * len(rows) / n_replicas)
+
+
+@dataclass(frozen=True)
+class FluxRun:
+    """What an unbiased run produced.
+
+    `exits`, `priors`, `replica` and `time` are as for `Pool`; `lags` (m,) says in which lag of the run, counted from 0,
+    an exit was seen; `hits` (n_replicas, n_codes) counts the ends in every region; `n_lags` is the length of the run.
     """
 
     state: FluxState
     exits: Array
     priors: Array
     replica: NDArray[np.intp]
+    lags: NDArray[np.int64]
     hits: NDArray[np.int64]
     n_exits: NDArray[np.int64]
+    n_lags: int
     time: float
+
+    @property
+    def pool(self) -> Pool:
+        """All exits."""
+        return Pool(self.exits, self.priors, self.replica, self.time)
+
+    def arrays(self) -> dict[str, NDArray[np.generic]]:
+        """Return everything but `n_lags` and `time` as named arrays, for storage."""
+        state = {f"state/{key}": array for key, array in self.state.arrays().items()}
+        own = {"exits": self.exits, "priors": self.priors, "replica": self.replica, "exit_lags": self.lags}
+        return state | own | {"hits": self.hits, "n_exits": self.n_exits}
+
+    @classmethod
+    def from_arrays(cls, arrays: Mapping[str, NDArray[Any]], n_lags: int, time: float) -> FluxRun:
+        """Return the run that `arrays` was called on; early ones stored no `exit_lags` and cannot be cut."""
+        state = FluxState(*(arrays[f"state/{field.name}"] for field in fields(FluxState)))
+        lags = arrays.get("exit_lags", np.zeros(0, dtype=np.int64))
+        return cls(
+            state, arrays["exits"], arrays["priors"], arrays["replica"], lags, arrays["hits"], arrays["n_exits"],
+            n_lags, time,
+        )  # fmt: skip
+
+    def stretches(self, n_lags: int) -> list[Pool]:
+        """Return the run cut into stretches of `n_lags` each, without what is left over at its end."""
+        found = []
+        for start in range(0, self.n_lags - n_lags + 1, n_lags):
+            mine = (self.lags >= start) & (self.lags < start + n_lags)
+            time = self.time * n_lags / self.n_lags
+            found.append(Pool(self.exits[mine], self.priors[mine], self.replica[mine], time))
+        return found
 
 
 def initial_state(problem: Problem, n_replicas: int) -> FluxState:
@@ -73,8 +127,8 @@ def run_flux(engine: Engine, state: FluxState, n_lags: int, keep_exits: bool = T
     x, last, outside = state.positions.copy(), state.last_in_source.copy(), state.outside.copy()
     hits = np.zeros((n, len(problem.regions) + 1), dtype=np.int64)
     n_exits = np.zeros(n, dtype=np.int64)
-    exits, priors, replica = [], [], []
-    for _ in range(n_lags):
+    exits, priors, replica, lags = [], [], [], []
+    for lag in range(n_lags):
         y, _ = engine.propagate(x)
         codes = problem.label(y)
         leaving = ~outside & (codes != SOURCE)
@@ -84,6 +138,7 @@ def run_flux(engine: Engine, state: FluxState, n_lags: int, keep_exits: bool = T
                 exits.append(y[leaving])
                 priors.append(x[leaving])
                 replica.append(np.flatnonzero(leaving))
+                lags.append(np.full(leaving.sum(), lag))
         last[leaving] = x[leaving]
         ended = codes >= TARGET
         hits[ended, codes[ended]] += 1
@@ -97,8 +152,10 @@ def run_flux(engine: Engine, state: FluxState, n_lags: int, keep_exits: bool = T
         np.concatenate(exits) if exits else np.zeros(shape),
         np.concatenate(priors) if priors else np.zeros(shape),
         np.concatenate(replica) if replica else np.zeros(0, dtype=np.intp),
+        np.concatenate(lags) if lags else np.zeros(0, dtype=np.int64),
         hits,
         n_exits,
+        n_lags,
         n * n_lags * problem.lag_time,
     )
 
@@ -133,8 +190,10 @@ def equilibrate(
     """Run replicas from the start structure until the exit rate no longer drifts.
 
     Windows double in length. The run ends, after three windows at least, when the exit rates of a window and of the one
-    before it agree within 2.5 standard errors of their difference (taken over replicas), and this error is below
-    `resolution` of the rate, so that agreement means something. The last window is returned; nothing before it is used.
+    before it agree within 2.5 standard errors of their difference (taken over replicas), and this error was foreseen to
+    be below `resolution` of the rate, so that agreement means something. The last window is returned; nothing before it
+    is used. The window before foresees the error, and agreement cuts off high and low alike, so that the choice of the
+    last window does not favour high or low rates: its exits may be counted.
 
     Returns
     -------
@@ -159,10 +218,12 @@ def equilibrate(
         if run.n_exits.sum() == 0 and window == max_windows - 1:
             raise _no_exit(run)
         rates = run.n_exits / n_lags
-        if before is not None and window >= 2 and rates.any():
+        if before is not None and window >= 2 and before.any():
+            # This window is twice as long as the one before, which has two thirds of the variance of the difference.
+            foreseen = np.sqrt(1.5) * before.std(ddof=1) / np.sqrt(n_replicas)
             difference = rates - before
             error = difference.std(ddof=1) / np.sqrt(n_replicas)
-            if abs(difference.mean()) < 2.5 * error < 2.5 * resolution * rates.mean():
+            if foreseen < resolution * before.mean() and abs(difference.mean()) < 2.5 * error:
                 return run, n_lags, True
         before = rates
         n_lags *= 2

@@ -40,6 +40,7 @@ MOST_LEARNING = 3
 WORTHWHILE = 4.0
 FEWEST_ROOTS = 10
 FIRST_LOOK = 3
+MOST_READY = 2.0
 ROOTS_OF_A_BATCH = 50
 """In a round, at least, unless a limit forbids it."""
 
@@ -230,7 +231,8 @@ def _success_frames(tree: Any) -> int:
 class Plan:
     """How one production round of every batch is made: lags of the run in A, and roots; and what a root takes.
 
-    `control` is the coefficient c of the control variate, 0 without.
+    `control` is the coefficient c of the control variate, 0 without. The first `ready_rounds` rounds take their lags in
+    A from the run that brought A to equilibrium.
     """
 
     flux_lags: int
@@ -238,22 +240,23 @@ class Plan:
     frames_per_root: float
     evaluations_per_root: float
     control: float = 0.0
+    ready_rounds: int = 0
 
     @classmethod
     def from_info(cls, info: Mapping[str, Any]) -> Plan:
         """Return the plan among the numbers that are stored with it."""
         return cls(**{field.name: info[field.name] for field in fields(cls) if field.name in info})
 
-    def evaluations(self, n_replicas: int, lag_steps: int) -> float:
-        """Return the force evaluations of one batch in one round, as foreseen."""
-        return n_replicas * self.flux_lags * lag_steps + self.n_roots * self.evaluations_per_root
+    def evaluations(self, settings: Settings, lag_steps: int, rounds: range) -> float:
+        """Return the force evaluations of all batches in some rounds, as foreseen."""
+        in_source = sum(i >= self.ready_rounds for i in rounds) * settings.replicas * self.flux_lags * lag_steps
+        return settings.n_batches * (in_source + len(rounds) * self.n_roots * self.evaluations_per_root)
 
 
 def make_plan(
     problem: Problem,
     value: ValueFunction,
     run: FluxRun,
-    flux_lags: int,
     infos: Sequence[dict[str, Any]],
     settings: Settings,
     target_relative_error: float,
@@ -263,26 +266,32 @@ def make_plan(
 
     With relative variance v_f / E_f from E_f evaluations of flux run (spread of V summed over the exits of a replica)
     and v_w / E_w from walking, the best division is E_f : E_w = sqrt(v_f) : sqrt(v_w). One round gets a
-    FIRST_LOOK-th of what the target needs, at most `budget` evaluations.
+    FIRST_LOOK-th of what the target needs, at most `budget` evaluations. The stretches of `run` cost nothing any
+    more: where it is longer than the best division asks for, rounds take up to twice as much of it and walk less.
     """
     late = infos[-LATE_ROUNDS:]
     per_root = _mean_over_roots(late, "evaluations_per_root")
     v_walk = walk_product(infos)
     n_replicas = len(run.n_exits)
     sums = np.bincount(run.replica, np.exp(value.log_value(run.exits)), minlength=n_replicas)
-    v_flux = float(sums.var() / sums.mean() ** 2) * flux_lags * problem.lag_steps
+    v_flux = float(sums.var() / sums.mean() ** 2) * run.n_lags * problem.lag_steps
     total = (np.sqrt(v_flux) + np.sqrt(v_walk)) ** 2 / target_relative_error**2 / FIRST_LOOK
     total = max(min(total, budget), 1.0)
     share = np.sqrt(v_flux) / (np.sqrt(v_flux) + np.sqrt(v_walk))
     lags = total * share / (settings.n_batches * settings.replicas * problem.lag_steps)
-    roots = total * (1.0 - share) / (settings.n_batches * per_root)
+    there = run.n_lags if len(run.lags) == len(run.exits) else 0  # runs made before exits had lags cannot be cut
+    more = np.clip(there / FIRST_LOOK / max(lags, 1.0), 1.0, MOST_READY)
+    # The variance of the best division, of which less is left to the walks: 1 = share / more + (1 - share) / less.
+    less = (1.0 - share) / (1.0 - share / more)
+    lags, roots = lags * more, total * (1.0 - share) * less / (settings.n_batches * per_root)
     frames = float(
         np.mean([i["success_frames_per_root"] + settings.failure_share * i["frames_per_root"] for i in late])
     )
     # Heavy tails show in many roots only, and few are hardly cheaper than this many.
     fewest = np.clip(budget / (settings.n_batches * per_root), 16, ROOTS_OF_A_BATCH)
     n_roots = int(np.clip(roots, fewest, 20_000))
-    return Plan(int(np.clip(lags, 20, 20_000)), n_roots, frames, per_root, learned_control(infos))
+    n_lags = int(np.clip(lags, 20, 20_000))
+    return Plan(n_lags, n_roots, frames, per_root, learned_control(infos), there // n_lags)
 
 
 def is_look(n_rounds: int) -> bool:

@@ -14,6 +14,7 @@ import shutil
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -72,6 +73,7 @@ class Progress:
 
 
 Report = Callable[[Progress], None]
+OneBlock = Callable[[range, FluxState], None]
 
 
 class Loop:
@@ -118,17 +120,17 @@ class Loop:
     def _sample(self) -> str:
         # The start comes first: whether B can be reached is known before A is brought to equilibrium.
         first = self._start()
-        flux, flux_lags = self._flux()
+        flux = self._flux()
         lessons = self._learn(flux, first)
         if lessons is None:
             return self._over_limit() or "max_seconds"
         value = lessons[-1].value
-        plan, importance = self._plan(flux, flux_lags, lessons)
+        plan, importance = self._plan(flux, lessons)
         if not self.store.value_path.exists():
             self.store.write_value(lambda path: value.save(path, self.problem))
-        return self._produce(flux.state, value, importance, plan)
+        return self._produce(flux, value, importance, plan)
 
-    def _flux(self) -> tuple[FluxRun, int]:
+    def _flux(self) -> FluxRun:
         if not self.store.rounds("flux"):
             self._tell("flux", 0)
             self.engine.reseed(stream(self.seed, FLUX))
@@ -136,16 +138,11 @@ class Loop:
             found, lags, settled = equilibrate(
                 self.engine, n, report=lambda i, j: self._tell("flux", i, message=f"exits per ps: {j:.4g}")
             )
-            arrays = {**_prefixed("state", found.state.arrays()), "exits": found.exits, "priors": found.priors}
-            arrays |= {"replica": found.replica, "hits": found.hits, "n_exits": found.n_exits}
             cost = self.engine.cost.force_evaluations - self.counted
             info = {"lags": lags, "time": found.time, "settled": settled, "flux_evaluations": cost}
-            self._write("flux", 0, arrays, info, cost)
+            self._write("flux", 0, found.arrays(), info, cost)
         stored = self.store.read_round("flux", 0)
-        a = stored.arrays
-        state = _state(a)
-        found = FluxRun(state, a["exits"], a["priors"], a["replica"], a["hits"], a["n_exits"], stored.info["time"])
-        return found, int(stored.info["lags"])
+        return FluxRun.from_arrays(stored.arrays, int(stored.info["lags"]), stored.info["time"])
 
     def _learn(self, flux: FluxRun, first: Lesson) -> list[Lesson] | None:
         """Return the cold start and the lessons after it, the last with the V to use; None when a limit came first."""
@@ -184,7 +181,7 @@ class Loop:
         self._tell("start", 0, message=f"{lesson.info['levels']} levels, ln P = {lesson.info['log_probability']:.2f}")
         return lesson
 
-    def _plan(self, flux: FluxRun, flux_lags: int, history: list[Lesson]) -> tuple[Plan, Importance]:
+    def _plan(self, flux: FluxRun, history: list[Lesson]) -> tuple[Plan, Importance]:
         if not self.store.rounds("plan"):
             (target, left), value = self._need(), history[-1].value
             cost, lessons = Cost(), history[1:]
@@ -193,7 +190,7 @@ class Loop:
                 lessons = [pilot_lesson(engine, history[-1], flux, self.settings, stream(self.seed, PILOT))]
                 cost = engine.cost
             infos = [lesson.info for lesson in lessons]
-            plan = make_plan(self.problem, value, flux, flux_lags, infos, self.settings, target, left / FIRST_LOOK)
+            plan = make_plan(self.problem, value, flux, infos, self.settings, target, left / FIRST_LOOK)
             spent = {"learning_evaluations": cost.force_evaluations, "network_calls": cost.network_calls}
             importance = asdict(learned_importance(lessons))
             self._write("plan", 0, importance, {**asdict(plan), **spent}, cost.force_evaluations)
@@ -203,8 +200,8 @@ class Loop:
         # Runs made before the importance was measured stored none: theirs was V.
         return plan, Importance(**stored.arrays) if stored.arrays else UNTEMPERED
 
-    def _produce(self, state: FluxState, value: ValueFunction, importance: Importance, plan: Plan) -> str:
-        foreseen = self.settings.n_batches * plan.evaluations(self.settings.replicas, self.problem.lag_steps)
+    def _produce(self, flux: FluxRun, value: ValueFunction, importance: Importance, plan: Plan) -> str:
+        pools = flux.stretches(plan.flux_lags)[: plan.ready_rounds] if plan.ready_rounds else []
         # Groups are those of the workers that the run was started with, so that resuming with others changes no number.
         n_groups = min(int(self.store.config["workers"]), self.settings.n_batches)
         groups = tuple(tuple(part.tolist()) for part in np.array_split(np.arange(self.settings.n_batches), n_groups))
@@ -212,16 +209,17 @@ class Loop:
 
             def one_block(rounds: range, state: FluxState) -> None:
                 task = Task(
-                    self.problem, value.arrays(), importance, self.settings, plan, state, groups, self.seed, rounds,
-                    self.config["platform"],
+                    self.problem, value.arrays(), importance, self.settings, plan, state,
+                    tuple(pools[rounds.start : rounds.stop]), groups, self.seed, rounds, self.config["platform"],
                 )  # fmt: skip
                 self._keep_block(rounds, spread(task, range(len(groups))))
 
+            foreseen = partial(plan.evaluations, self.settings, self.problem.lag_steps)
             # Walkers that cannot share a Context gain nothing from walking side by side, and lose more when killed.
-            return self._until_done(state, one_block, foreseen, MOST_TOGETHER if self.engine.packed else 1)
+            return self._until_done(flux.state, one_block, foreseen, MOST_TOGETHER if self.engine.packed else 1)
 
     def _brute(self) -> str:
-        flux, _ = self._flux()
+        flux = self._flux()
         self.engine.deadline = math.inf  # a round that has begun is finished
 
         def one_round(rounds: range, state: FluxState) -> None:
@@ -243,14 +241,13 @@ class Loop:
             cost = len(state.positions) * BRUTE_LAGS * self.problem.lag_steps
             self._write("production", index, arrays, {"production_evaluations": cost}, cost)
 
-        return self._until_done(
-            flux.state, one_round, BRUTE_BATCHES * BRUTE_REPLICAS * BRUTE_LAGS * self.problem.lag_steps
-        )
+        cost = BRUTE_BATCHES * BRUTE_REPLICAS * BRUTE_LAGS * self.problem.lag_steps
+        return self._until_done(flux.state, one_round, lambda rounds: cost * len(rounds))
 
     def _until_done(
-        self, state: FluxState, one_block: Callable[[range, FluxState], None], foreseen: float, together: int = 1
+        self, state: FluxState, one_block: OneBlock, foreseen: Callable[[range], float], together: int = 1
     ) -> str:
-        """Do rounds until the target or a limit; `foreseen` are the evaluations of one, `together` the most in a block.
+        """Do rounds until the target or a limit; `foreseen` are their evaluations, `together` the most in a block.
 
         Between two looks at the error nothing is decided, so the rounds of a block end at the next look at the latest.
         """
@@ -263,13 +260,12 @@ class Loop:
                 self._tell_production(result, index)
                 if is_look(index) and result.rate.relative_error <= self.goal.target_relative_error:
                     return "target"
-                stop = self._over_limit(foreseen, seconds) if index else self._over_limit()
+                block = range(index, index + rounds_to_look(index, together))
+                while len(block) > 1 and self._over_limit(foreseen(block), len(block) * seconds):
+                    block = block[:-1]
+                stop = self._over_limit(foreseen(block), seconds) if index else self._over_limit()
                 if stop:
                     return stop
-                n = rounds_to_look(index, together)
-                while n > 1 and self._over_limit(n * foreseen, n * seconds):
-                    n -= 1
-                block = range(index, index + n)
             begun = time.monotonic()
             before = self.store.read_round("production", block.start - 1).arrays if block.start else None
             one_block(block, _state(before) if before else state)

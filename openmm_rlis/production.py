@@ -4,11 +4,13 @@
 
 W_B is the weight that arrives in B, M the control variate (`control`), which is 0 on average, and c its coefficient.
 
-The time of a stretch is fixed beforehand, so k_batch is unbiased, and batches share nothing: each has its own
-replicas in A, its own exits, its own roots and its own walkers. For speed, the batches of a group are moved in the
-same Contexts, and so are the walkers of several rounds in a row, a block, that are made before anybody looks at the
-error: walkers never meet, so nothing changes but the time it takes. A group draws from one random stream, that of
-(first round of the block, group). `produce` is a pure function of the group's state, its stream and V.
+The first stretches may be cut from the run that brought A to equilibrium: given its exits, the transitions are right on
+average for any V, also one that was learned from these exits. The time of a stretch is fixed beforehand, so k_batch is
+unbiased, and batches share nothing: each has its own replicas in A, its own exits, its own roots and its own walkers.
+For speed, the batches of a group are moved in the same Contexts, and so are the walkers of several rounds in a row, a
+block, that are made before anybody looks at the error: walkers never meet, so nothing changes but the time it takes. A
+group draws from one random stream, that of (first round of the block, group). `produce` is a pure function of the
+group's state, its stream and V.
 """
 
 from __future__ import annotations
@@ -22,7 +24,7 @@ from numpy.typing import NDArray
 
 from .config import Settings
 from .engine import Engine, one_thread
-from .flux import FluxRun, FluxState, run_flux
+from .flux import FluxState, Pool, run_flux
 from .importance import Importance
 from .learning import Plan, choose_roots, make_engine, walk_roots
 from .problem import TARGET, Problem
@@ -83,6 +85,7 @@ class Task:
     settings: Settings
     plan: Plan
     state: FluxState
+    ready: tuple[Pool, ...]
     groups: tuple[tuple[int, ...], ...]
     seed: int
     rounds: range
@@ -100,7 +103,9 @@ class Task:
         rows = np.concatenate([np.arange(b * replicas, (b + 1) * replicas) for b in batches])
         rng = stream(self.seed, PRODUCTION, self.rounds.start, group)
         guide = (value, self.importance)
-        return produce(engine, guide, self.state.part(rows), self.settings, self.plan, rng, batches, self.rounds)
+        ready = [pool.part(rows, len(self.state.positions)) for pool in self.ready]
+        state = self.state.part(rows)
+        return produce(engine, guide, state, self.settings, self.plan, rng, batches, self.rounds, ready)
 
 
 def produce(
@@ -112,41 +117,44 @@ def produce(
     rng: np.random.Generator,
     batches: Sequence[int],
     rounds: range,
+    ready: Sequence[Pool] = (),
 ) -> list[GroupRecord]:
     """Extend each batch of a group by some rounds: in each a stretch in A and roots from its own exits; then one walk.
 
     The batches of a group, and the roots of all rounds, ride in the same Contexts, which keeps the slots full; nothing
-    else is shared.
+    else is shared. `ready` are the stretches in A of the first rounds, where they were made before.
     """
     value, importance = guide
     settings = settings.model_copy(update={"control": plan.control > 0.0})
     engine.reseed(rng)
-    runs: list[FluxRun] = []
-    parts: list[Roots] = []
+    pools, states, parts = list(ready), [state] * len(ready), []
     for i in range(len(rounds)):
-        runs.append(run_flux(engine, runs[-1].state if runs else state, plan.flux_lags))
-        parts += _roots_of_round(runs[-1], guide, settings, plan, rng, range(i * len(batches), (i + 1) * len(batches)))
+        if i >= len(ready):
+            run = run_flux(engine, states[-1] if states else state, plan.flux_lags)
+            pools.append(run.pool)
+            states.append(run.state)
+        parts += _roots_of_round(pools[i], guide, settings, plan, rng, range(i * len(batches), (i + 1) * len(batches)))
     roots = join_roots(parts, engine.problem.n_atoms)
     done = walk_roots(engine, value, importance, roots, settings, rng)
     kept = kept_paths(done, settings.failure_share, rng)
     groups = []
-    for i, (index, run) in enumerate(zip(rounds, runs, strict=True)):
-        n_exits = np.bincount(run.replica // settings.replicas, minlength=len(batches))
+    for i, (index, pool) in enumerate(zip(rounds, pools, strict=True)):
+        n_exits = np.bincount(pool.replica // settings.replicas, minlength=len(batches))
         records = tuple(
-            _record(roots, done, kept, i * len(batches) + j, int(n_exits[j]), run.time / len(batches), batch, index,
+            _record(roots, done, kept, i * len(batches) + j, int(n_exits[j]), pool.time / len(batches), batch, index,
                     plan.control)
             for j, batch in enumerate(batches)
         )  # fmt: skip
         mine = roots.batches // len(batches) == i
         lags, biased_lags = int(done.walker_lags[mine].sum()), int(done.walker_lags[mine & roots.biased].sum())
-        flux_cost = len(state.positions) * plan.flux_lags * engine.problem.lag_steps
+        flux_cost = 0 if i < len(ready) else len(state.positions) * plan.flux_lags * engine.problem.lag_steps
         walk_cost, calls = lags * engine.problem.lag_steps, biased_lags * engine.network_calls_per_lag
-        groups.append(GroupRecord(records, run.state, flux_cost, walk_cost, calls))
+        groups.append(GroupRecord(records, states[i], flux_cost, walk_cost, calls))
     return groups
 
 
 def _roots_of_round(
-    run: FluxRun,
+    pool: Pool,
     guide: tuple[ValueFunction, Importance],
     settings: Settings,
     plan: Plan,
@@ -155,13 +163,13 @@ def _roots_of_round(
 ) -> list[Roots]:
     """Return the roots that each batch draws from its own exits, for batches that are numbered so in `Roots`."""
     value, importance = guide
-    owner, parts = run.replica // settings.replicas, []
+    owner, parts = pool.replica // settings.replicas, []
     for i, number in enumerate(numbers):
         mine = owner == i
         if mine.any():
-            exits = run.exits[mine]
+            exits = pool.exits[mine]
             log_u = importance(value.log_value(exits))
-            roots = choose_roots(log_u, exits, run.priors[mine], plan.n_roots, settings, rng, number)
+            roots = choose_roots(log_u, exits, pool.priors[mine], plan.n_roots, settings, rng, number)
             parts.append(replace(roots, log_weights=roots.log_weights + np.log(mine.sum())))
     return parts
 

@@ -111,6 +111,25 @@ def test_two_stretches_are_one_run() -> None:
         assert np.array_equal(array, second.state.arrays()[name]), name
 
 
+def test_a_run_can_be_cut_into_stretches() -> None:
+    """Two stretches are what two runs one after the other give; the odd lags at the end are left out."""
+    whole = run_flux(engine_of(LIVELY), initial_state(LIVELY.problem(), 16), 110)
+    again = FluxRun.from_arrays(whole.arrays(), whole.n_lags, whole.time)
+    engine, state = engine_of(LIVELY), initial_state(LIVELY.problem(), 16)
+    for pool in again.stretches(50):
+        run = run_flux(engine, state, 50)
+        state = run.state
+        assert len(run.exits) > 10 and pool.time == pytest.approx(run.time)
+        for name in ("exits", "priors", "replica"):
+            assert np.array_equal(getattr(pool, name), getattr(run.pool, name)), name
+    assert len(again.stretches(50)) == 2 and again.stretches(111) == []
+    rows = np.arange(4, 12)
+    part = whole.pool.part(rows, 16)
+    assert part.time == pytest.approx(whole.time / 2)
+    assert np.array_equal(np.bincount(part.replica, minlength=8), whole.n_exits[rows])
+    assert np.array_equal(part.exits, whole.exits[np.isin(whole.replica, rows)])
+
+
 def test_state_parts_and_arrays() -> None:
     state = initial_state(LIVELY.problem(), 6)
     assert np.array_equal(state.part(slice(2, 5)).positions, state.positions[2:5])

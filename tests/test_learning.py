@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -17,6 +18,7 @@ from openmm_rlis.engine import Engine
 from openmm_rlis.flux import FluxRun, initial_state, run_flux
 from openmm_rlis.learning import (
     Lesson,
+    Plan,
     choose_roots,
     cold_start,
     is_look,
@@ -127,7 +129,7 @@ def test_plans_divide_the_effort(start: tuple[Engine, FluxRun, Lesson]) -> None:
             "evaluations_per_root": 500.0, "relative_variance_per_root": variance,
             "success_frames_per_root": 2.0, "frames_per_root": 10.0,
         }  # fmt: skip
-        made = make_plan(problem, lesson.value, run, 300, [info], SETTINGS, error, budget)
+        made = make_plan(problem, lesson.value, run, [info], SETTINGS, error, budget)
         assert made.frames_per_root == pytest.approx(2.0 + SETTINGS.failure_share * 10.0)
         return made.flux_lags, made.n_roots
 
@@ -138,9 +140,41 @@ def test_plans_divide_the_effort(start: tuple[Engine, FluxRun, Lesson]) -> None:
     assert plan(40.0, budget=0.0) == (20, 16)
     info = {"evaluations_per_root": 500.0, "relative_variance_per_root": 4e4}
     info |= {"success_frames_per_root": 1.0, "frames_per_root": 1.0}
-    made = make_plan(problem, lesson.value, run, 300, [info], SETTINGS, 0.02, 4e6)
-    foreseen = SETTINGS.n_batches * made.evaluations(SETTINGS.replicas, problem.lag_steps)
+    made = make_plan(problem, lesson.value, run, [info], SETTINGS, 0.02, 4e6)
+    foreseen = made.evaluations(SETTINGS, problem.lag_steps, range(made.ready_rounds, made.ready_rounds + 1))
     assert foreseen == pytest.approx(4e6, rel=0.05)
+
+
+def test_a_run_in_the_source_that_is_there_is_planned_with(start: tuple[Engine, FluxRun, Lesson]) -> None:
+    """A long run costs nothing any more: rounds take up to twice as much of it and walk less, for the same variance."""
+    _, run, lesson = start
+    variance, per_root, steps = 100.0, 500.0, LINE.lag_steps
+    info = {"evaluations_per_root": per_root, "relative_variance_per_root": variance}
+    info |= {"success_frames_per_root": 1.0, "frames_per_root": 1.0}
+
+    def plan(n_lags: int, few: int, many: int, **changed: Any) -> tuple[Plan, float]:
+        """Half of the replicas have few exits, half many; return the plan and the relative variance it foresees."""
+        counts = np.array([few, many] * (len(run.n_exits) // 2))
+        owner = np.repeat(np.arange(len(counts)), counts)
+        exits = np.repeat(run.exits[:1], len(owner), axis=0)
+        made = FluxRun(run.state, exits, exits, owner, np.zeros(len(owner), int), run.hits, counts, n_lags, 1.0)
+        made = replace(made, **changed)
+        best = make_plan(LINE.problem(), lesson.value, made, [info], SETTINGS, 0.02, math.inf)
+        v_flux = ((many - few) / (many + few)) ** 2 * n_lags * steps
+        of_flux = v_flux / (3 * SETTINGS.n_batches * SETTINGS.replicas * best.flux_lags * steps)
+        return best, of_flux + variance / (3 * SETTINGS.n_batches * best.n_roots)
+
+    (short, a), (long, b), (longest, c) = plan(250, 800, 1200), plan(16_000, 975, 1025), plan(100_000, 990, 1010)
+    assert a == pytest.approx(0.02**2, rel=0.02) and b == pytest.approx(a, rel=0.02) and c == pytest.approx(a, rel=0.02)
+    assert short.flux_lags < long.flux_lags < longest.flux_lags and short.n_roots > long.n_roots > longest.n_roots
+    assert longest.flux_lags == pytest.approx(2 * short.flux_lags, rel=0.02)
+    assert long.flux_lags == 16_000 // 3 and long.ready_rounds == 3
+    assert longest.ready_rounds == 100_000 // longest.flux_lags and short.ready_rounds == 250 // short.flux_lags
+    early, _ = plan(16_000, 975, 1025, lags=np.zeros(0, int))
+    assert early.ready_rounds == 0 and early.flux_lags == pytest.approx(short.flux_lags, rel=0.02)
+    free = long.evaluations(SETTINGS, steps, range(1))
+    paid = long.evaluations(SETTINGS, steps, range(long.ready_rounds, long.ready_rounds + 1))
+    assert paid - free == SETTINGS.n_batches * SETTINGS.replicas * long.flux_lags * steps
 
 
 def test_the_same_stream_teaches_the_same(start: tuple[Engine, FluxRun, Lesson]) -> None:

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from systems_1d import Line, double_well, triple_well
 
 from openmm_rlis.config import Settings
-from openmm_rlis.flux import FluxState, initial_state, run_flux
+from openmm_rlis.flux import FluxRun, FluxState, initial_state, run_flux
 from openmm_rlis.importance import Importance
 from openmm_rlis.learning import Plan, make_engine
 from openmm_rlis.production import GroupRecord, Task, join_roots, produce, stream
@@ -33,11 +33,16 @@ def wrong_value(line: Line, seed: int = 1) -> ValueFunction:
     return ValueFunction.from_arrays(problem.features, arrays)
 
 
-def settled(line: Line, n: int) -> FluxState:
+def a_run(line: Line, n: int, lags: int) -> FluxRun:
+    """An unbiased run of some replicas after they have settled."""
     problem = line.problem()
     engine = make_engine(problem, SETTINGS, None, None)
     engine.reseed(np.random.default_rng(1))
-    return run_flux(engine, initial_state(problem, n), 400, keep_exits=False).state
+    return run_flux(engine, run_flux(engine, initial_state(problem, n), 400, keep_exits=False).state, lags)
+
+
+def settled(line: Line, n: int) -> FluxState:
+    return a_run(line, n, 0).state
 
 
 def produced(line: Line, settings: Settings = SETTINGS, lags: int = 250, control: float = 0.0) -> GroupRecord:
@@ -149,6 +154,29 @@ def test_rounds_that_are_walked_together_stay_apart(bias_scale: float) -> None:
     assert sum(group.network_calls for group in rounds) == engine.cost.network_calls
 
 
+def test_stretches_that_are_there_are_used_as_they_are() -> None:
+    """Two stretches of 120 lags from one run, then a third that is made now; the first two cost no evaluations."""
+    run, value = a_run(DOUBLE, BATCHES * SETTINGS.replicas, 250), wrong_value(DOUBLE)
+    engine, plan = make_engine(DOUBLE.problem(), SETTINGS, None, value), Plan(120, 16, 1.0, 1.0, 0.5)
+    rng = np.random.default_rng(7)
+    rounds = produce(
+        engine, (value, TEMPERED), run.state, SETTINGS, plan, rng, range(BATCHES), range(3), run.stretches(120)
+    )
+    exact = DOUBLE.chain.endless
+    for group in rounds:
+        time = group.batches[0].time
+        assert time == pytest.approx(SETTINGS.replicas * 120 * DOUBLE.timestep * DOUBLE.lag_steps)
+        assert agree(np.array([r.transitions for r in group.batches]) / time, exact.rate)
+        assert agree(np.array([r.n_exits for r in group.batches]) / time, exact.flux)
+    n_exits = np.array([[r.n_exits for r in group.batches] for group in rounds[:2]])
+    assert n_exits.sum() == (run.lags < 240).sum()
+    first = np.bincount(run.replica[run.lags < 120] // SETTINGS.replicas, minlength=BATCHES)
+    assert np.array_equal(n_exits[0], first)
+    assert [group.flux_evaluations > 0 for group in rounds] == [False, False, True]
+    assert np.array_equal(rounds[1].state.positions, run.state.positions)
+    assert not np.array_equal(rounds[2].state.positions, run.state.positions)
+
+
 def test_a_stretch_without_exits_counts_as_zero() -> None:
     line = double_well(30.0, 0.5, timestep=0.001)
     settings = SETTINGS.model_copy(update={"n_batches": 2, "replicas": 1})
@@ -173,15 +201,17 @@ def test_tasks_do_their_groups_in_any_order() -> None:
         settings,
         Plan(60, 16, 1.0, 1.0),
         settled(DOUBLE, 8),
+        tuple(a_run(DOUBLE, 8, 60).stretches(60)),
         ((0, 1), (2, 3)),
         7,
-        range(2, 3),
+        range(2, 4),
         None,
     )
     both, second = task([0, 1]), task([1])
+    assert [g.flux_evaluations > 0 for g in both[0]] == [False, True]
     assert [r.transitions for r in both[1][0].batches] == [r.transitions for r in second[0][0].batches]
     assert np.array_equal(both[1][0].state.positions, second[0][0].state.positions)
-    assert [r.tree.batch for (g,) in both for r in g.batches if r.tree is not None] == [0, 1, 2, 3]
+    assert [r.tree.batch for g, _ in both for r in g.batches if r.tree is not None] == [0, 1, 2, 3]
 
 
 def test_streams_differ_by_key() -> None:
