@@ -12,6 +12,8 @@ Euler-Maruyama has to O(dt).
 
 from __future__ import annotations
 
+import itertools
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
 from typing import Any
@@ -189,11 +191,12 @@ def equilibrate(
 ) -> tuple[FluxRun, int, bool]:
     """Run replicas from the start structure until the exit rate no longer drifts.
 
-    Windows double in length. The run ends, after three windows at least, when the exit rates of a window and of the one
-    before it agree within 2.5 standard errors of their difference (taken over replicas), and this error was foreseen to
-    be below `resolution` of the rate, so that agreement means something. The last window is returned; nothing before it
-    is used. The window before foresees the error, and agreement cuts off high and low alike, so that the choice of the
-    last window does not favour high or low rates: its exits may be counted.
+    The run is cut into windows, of which the first three double at least. It ends when the exit rates of a window and
+    of the one before agree within 2.5 standard errors of their difference (taken over replicas), where this error was
+    foreseen to be `resolution` of the rate at most, so that agreement means something. The last window is returned;
+    nothing before it is used. Lengths and foreseen errors come from the windows before, and agreement cuts off high and
+    low alike, so that the choice of the last window favours neither high nor low rates: its exits may be counted.
+    `max_windows` doublings of the first window are the longest.
 
     Returns
     -------
@@ -209,25 +212,42 @@ def equilibrate(
     InputError
         No replica ever left A.
     """
-    state, n_lags, before = initial_state(engine.problem, n_replicas), first_window, None
-    for window in range(max_windows):
+    state, n_lags, before, tells = initial_state(engine.problem, n_replicas), first_window, np.zeros(n_replicas), False
+    longest = first_window * 2 ** (max_windows - 1)
+    for window in itertools.count():
         run = run_flux(engine, state, n_lags)
-        state = run.state
+        state, rates = run.state, run.n_exits / n_lags
         if report is not None:
             report(window, run.n_exits.sum() / run.time)
-        if run.n_exits.sum() == 0 and window == max_windows - 1:
-            raise _no_exit(run)
-        rates = run.n_exits / n_lags
-        if before is not None and window >= 2 and before.any():
-            # This window is twice as long as the one before, which has two thirds of the variance of the difference.
-            foreseen = np.sqrt(1.5) * before.std(ddof=1) / np.sqrt(n_replicas)
-            difference = rates - before
-            error = difference.std(ddof=1) / np.sqrt(n_replicas)
-            if foreseen < resolution * before.mean() and abs(difference.mean()) < 2.5 * error:
-                return run, n_lags, True
-        before = rates
-        n_lags *= 2
-    return run, n_lags // 2, False
+        difference = rates - before
+        if tells and abs(difference.mean()) < 2.5 * difference.std(ddof=1) / np.sqrt(n_replicas):
+            return run, n_lags, True
+        if n_lags == longest:
+            break
+        # After a drift, and at first, windows double: whatever relaxes has to have time for it.
+        at_least = 2 * n_lags if tells or window < 2 else n_lags
+        wanted, tells = _next_window(rates, n_lags, resolution)
+        n_lags, before = max(wanted, at_least), rates
+        tells = tells and window > 0 and n_lags <= longest
+        n_lags = min(n_lags, longest)
+    if run.n_exits.sum() == 0:
+        raise _no_exit(run)
+    return run, n_lags, False
+
+
+def _next_window(rates: Array, n_lags: int, resolution: float) -> tuple[int, bool]:
+    """Return how long the window after one of `n_lags` should be, and whether it will show a drift of `resolution`.
+
+    With the variance v / n of the rate in a window of n lags, that of the difference of two is v / n + v / n'. Two equal
+    ones are the cheapest, so a window is made a little longer than that asks for.
+    """
+    mean = rates.mean()
+    if mean == 0.0:
+        return 4 * n_lags, False
+    size = rates.var(ddof=1) / len(rates) / (resolution * mean) ** 2
+    if size < 2.0 / 3.0:
+        return math.ceil(n_lags * size / (1.0 - size)), True
+    return math.ceil(n_lags * min(2.2 * size, 4.0)), False
 
 
 def _no_exit(run: FluxRun) -> InputError:

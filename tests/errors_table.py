@@ -536,7 +536,7 @@ def minimized_badly(folder: Path) -> list[str]:
 
 
 ALARMS: dict[str, tuple[str, str]] = {
-    "the run in A did not settle": ("the exit rate still drifted after nine windows", "a smaller or larger core, or slow neighbours of A in `others`; run again"),
+    "the run in A did not settle": ("the exit rate still drifted in windows of 32 768 lags", "a smaller or larger core, or slow neighbours of A in `others`; run again"),
     "no transition was seen": ("nothing arrived in B", "run longer"),
     "tail index <x> > 0.7": ("a few roots carry the result; the error bar is too small", "run longer, or more `settings.learning_rounds`"),
     "one root carries <x> of the transitions": ("the result hangs on one root", "run longer"),
