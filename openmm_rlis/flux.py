@@ -238,8 +238,8 @@ def equilibrate(
 def _next_window(rates: Array, n_lags: int, resolution: float) -> tuple[int, bool]:
     """Return how long the window after one of `n_lags` should be, and whether it will show a drift of `resolution`.
 
-    With the variance v / n of the rate in a window of n lags, that of the difference of two is v / n + v / n'. Two equal
-    ones are the cheapest, so a window is made a little longer than that asks for.
+    With the variance v / n of the rate in a window of n lags, that of the difference of two is v / n + v / n'. Two
+    equal ones are the cheapest, so a window is made a little longer than that asks for.
     """
     mean = rates.mean()
     if mean == 0.0:
