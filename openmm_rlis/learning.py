@@ -39,7 +39,7 @@ LATE_ROUNDS = 3
 MOST_LEARNING = 3
 WORTHWHILE = 4.0
 FEWEST_ROOTS = 10
-FIRST_LOOK = 3
+FIRST_LOOK, SECOND_LOOK = 3, 4
 MOST_READY = 2.0
 ROOTS_OF_A_BATCH = 50
 """In a round, at least, unless a limit forbids it."""
@@ -266,8 +266,8 @@ def make_plan(
 
     With relative variance v_f / E_f from E_f evaluations of flux run (spread of V summed over the exits of a replica)
     and v_w / E_w from walking, the best division is E_f : E_w = sqrt(v_f) : sqrt(v_w). One round gets a
-    FIRST_LOOK-th of what the target needs, at most `budget` evaluations. The stretches of `run` cost nothing any
-    more: where it is longer than the best division asks for, rounds take up to twice as much of it and walk less.
+    FIRST_LOOK-th of what the target needs, at most `budget` evaluations. The stretches of `run` cost nothing any more:
+    where they would last beyond the second look, rounds take more of it, at most twice as much, and walk less.
     """
     late = infos[-LATE_ROUNDS:]
     per_root = _mean_over_roots(late, "evaluations_per_root")
@@ -280,7 +280,7 @@ def make_plan(
     share = np.sqrt(v_flux) / (np.sqrt(v_flux) + np.sqrt(v_walk))
     lags = total * share / (settings.n_batches * settings.replicas * problem.lag_steps)
     there = run.n_lags if len(run.lags) == len(run.exits) else 0  # runs made before exits had lags cannot be cut
-    more = np.clip(there / FIRST_LOOK / max(lags, 1.0), 1.0, MOST_READY)
+    more = np.clip(there / SECOND_LOOK / max(lags, 1.0), 1.0, MOST_READY)
     # The variance of the best division, of which less is left to the walks: 1 = share / more + (1 - share) / less.
     less = (1.0 - share) / (1.0 - share / more)
     lags, roots = lags * more, total * (1.0 - share) * less / (settings.n_batches * per_root)
@@ -300,9 +300,9 @@ def is_look(n_rounds: int) -> bool:
     An estimated error is low now and then by chance; the oftener it is looked at, the more surely a run stops when it
     is, above all while there is little to estimate it from.
     """
-    while n_rounds > FIRST_LOOK + 1 and n_rounds % 2 == 0:
+    while n_rounds > SECOND_LOOK and n_rounds % 2 == 0:
         n_rounds //= 2
-    return n_rounds in (FIRST_LOOK, FIRST_LOOK + 1)
+    return n_rounds in (FIRST_LOOK, SECOND_LOOK)
 
 
 def rounds_to_look(n_rounds: int, most: int) -> int:

@@ -164,13 +164,13 @@ def test_a_run_in_the_source_that_is_there_is_planned_with(start: tuple[Engine, 
         of_flux = v_flux / (3 * SETTINGS.n_batches * SETTINGS.replicas * best.flux_lags * steps)
         return best, of_flux + variance / (3 * SETTINGS.n_batches * best.n_roots)
 
-    (short, a), (long, b), (longest, c) = plan(250, 800, 1200), plan(16_000, 975, 1025), plan(100_000, 990, 1010)
+    (short, a), (long, b), (longest, c) = plan(250, 800, 1200), plan(20_000, 9776, 10_224), plan(100_000, 990, 1010)
     assert a == pytest.approx(0.02**2, rel=0.02) and b == pytest.approx(a, rel=0.02) and c == pytest.approx(a, rel=0.02)
     assert short.flux_lags < long.flux_lags < longest.flux_lags and short.n_roots > long.n_roots > longest.n_roots
     assert longest.flux_lags == pytest.approx(2 * short.flux_lags, rel=0.02)
-    assert long.flux_lags == 16_000 // 3 and long.ready_rounds == 3
+    assert long.flux_lags == 20_000 // 4 and long.ready_rounds == 4
     assert longest.ready_rounds == 100_000 // longest.flux_lags and short.ready_rounds == 250 // short.flux_lags
-    early, _ = plan(16_000, 975, 1025, lags=np.zeros(0, int))
+    early, _ = plan(20_000, 9776, 10_224, lags=np.zeros(0, int))
     assert early.ready_rounds == 0 and early.flux_lags == pytest.approx(short.flux_lags, rel=0.02)
     free = long.evaluations(SETTINGS, steps, range(1))
     paid = long.evaluations(SETTINGS, steps, range(long.ready_rounds, long.ready_rounds + 1))
