@@ -260,19 +260,25 @@ def _lag(
 
     Return the region codes, what the lag says about the importance, and what it adds to the martingale.
     """
-    log_weights, before = alive.log_weights.copy(), alive.log_values
-    pushes = _move(engine, log_value, alive, control)
+    log_weights, before, start = alive.log_weights.copy(), alive.log_values, alive.positions
+    noise = _move(engine, alive, control)
     codes = engine.problem.label(alive.positions)
-    outside = codes == OUTSIDE
+    outside, pushed = codes == OUTSIDE, ~alive.biased if control else np.zeros(len(codes), dtype=bool)
+    # One call of the network: for few walkers it takes as long as for many.
+    kicks = STEP * noise[pushed]
+    places = np.concatenate([alive.positions[outside], start[pushed] + kicks, start[pushed] - kicks])
+    looks = log_value(places) if len(places) else np.zeros(0)
     alive.log_values = np.where(codes == TARGET, 0.0, -np.inf)
-    if outside.any():
-        alive.log_values[outside] = log_value(alive.positions[outside])
+    alive.log_values[outside] = looks[: outside.sum()]
+    pushes = np.zeros(len(codes))
+    pushes[pushed] = _push(looks[outside.sum() :].reshape(2, -1), log_weights[pushed])
     change = alive.log_weights + alive.log_values - log_weights - before
     return codes, tally(log_weights, before, change), pushes
 
 
-def _move(engine: Engine, log_value: LogValue, alive: _Population, control: bool) -> Array:
-    x, moved, pushes = alive.positions, np.empty_like(alive.positions), np.zeros(len(alive.root))
+def _move(engine: Engine, alive: _Population, control: bool) -> Array:
+    """Move everyone and return the sum of the noise, (n, n_atoms, 3), where `control` asks for it, and 0 elsewhere."""
+    x, moved, noise = alive.positions, np.empty_like(alive.positions), np.zeros_like(alive.positions)
     for biased in (False, True):
         rows = alive.biased == biased
         if not rows.any():
@@ -281,15 +287,13 @@ def _move(engine: Engine, log_value: LogValue, alive: _Population, control: bool
             moved[rows], log_weights = engine.propagate(x[rows], biased)
             alive.log_weights[rows] += log_weights
         else:
-            moved[rows], noise = engine.propagate_with_noise(x[rows])
-            pushes[rows] = _push(log_value, x[rows], noise, alive.log_weights[rows])
+            moved[rows], noise[rows] = engine.propagate_with_noise(x[rows])
     alive.positions = moved
-    return pushes
+    return noise
 
 
-def _push(log_value: LogValue, x: Array, noise: Array, log_weights: Array) -> Array:
-    """Return W grad V . (s xi), (n,)."""
-    there = log_value(np.concatenate([x + STEP * noise, x - STEP * noise])).reshape(2, -1)
+def _push(there: Array, log_weights: Array) -> Array:
+    """Return W grad V . (s xi), (n,), from ln V ahead and behind, (2, n)."""
     with np.errstate(over="ignore", invalid="ignore"):  # a wild V
         ahead, behind = np.exp(there + log_weights)
         pushes: Array = (ahead - behind) / (2.0 * STEP)
