@@ -64,7 +64,9 @@ def test_the_table_gives_unbiased_sums_as_it_stands(directory: Path, tmp_path: P
     assert {(row["end"], row["factor"]) for row in lost} == {("A", "4.0")}
     assert [float(row["weight"]) for row in rows] == result.paths.weights.tolist()  # every bit
     by_batch = np.bincount([int(row["batch"]) for row in won], [float(row["weight"]) for row in won], minlength=4)
-    assert by_batch == pytest.approx(result.totals.transitions, rel=1e-12)
+    stored = result._production
+    taken = np.bincount(stored.root_batches, stored.root_control, minlength=4)
+    assert by_batch == pytest.approx(result.totals.transitions + taken, rel=1e-12)
     for part in (won, lost):
         assert sum(float(row["share"]) for row in part) == pytest.approx(1.0, rel=1e-12)
         assert len({row["file"] for row in part}) == len(part)

@@ -29,7 +29,7 @@ from openmm_rlis.result import Result
 from openmm_rlis.storage import RunDirectory
 
 LINE = double_well(4.0, 0.5)
-SETTINGS = Settings(n_batches=8, replicas=4, learning_rounds=1, learning_roots=40, n_slots=64, failure_share=0.2)
+SETTINGS = Settings(n_batches=8, replicas=4, learning_rounds=1, learning_roots=200, n_slots=64, failure_share=0.2)
 
 
 @pytest.fixture(scope="module")
