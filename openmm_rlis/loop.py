@@ -284,16 +284,15 @@ class Loop:
         by_round = dict(zip(rounds, zip(*groups, strict=True), strict=True))
         stored = self.store.rounds("production")
         cost = {index: sum(g.flux_evaluations + g.walk_evaluations for g in by_round[index]) for index in rounds}
-        seconds = (time.monotonic() - self.marked) / sum(cost.values())
+        seconds = (time.monotonic() - self.marked) / max(sum(cost.values()), 1)  # of a force evaluation
         for index in rounds:
             if index not in stored:
                 self._keep_records(index, by_round[index], rounds, seconds * cost[index])
 
     def _keep_records(self, index: int, groups: Sequence[GroupRecord], block: range, seconds: float) -> None:
         arrays, info, trees = contents(groups)
-        state = {
-            key: np.concatenate([group.state.arrays()[key] for group in groups]) for key in groups[0].state.arrays()
-        }
+        parts = [group.state.arrays() for group in groups]
+        state = {key: np.concatenate([part[key] for part in parts]) for key in parts[0]}
         cost = info["flux_evaluations"] + info["production_evaluations"]
         info["block"] = [block.start, len(block)]
         self._write("production", index, arrays | _prefixed("state", state), info, cost, trees, seconds)
