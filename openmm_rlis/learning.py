@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from .branching import Window, draw_roots
 from .config import Settings
-from .control import coefficient, moments
+from .control import FEWEST_ARRIVALS, NONE, coefficient, moments
 from .engine import Bias, Engine
 from .features import evaluate
 from .flux import FluxRun
@@ -135,10 +135,12 @@ def roots_to_learn_from(
     """Return how many roots the next round of learning should walk; 0 ends it.
 
     The planned rounds take `learning_roots` each; half of them are enough when the walks of production are foreseen to
-    take less than learning has taken. Up to twice as many follow while nobody arrives, or while the walks
-    of production are foreseen to take more than four times what learning took. Each of these takes twice the roots of
-    the round before, at most eight times those of a planned one; no more evaluations than all rounds before it, and no
-    more than a quarter of those that are `left` before a limit, so that production gets its part.
+    take less than learning has taken. Up to twice as many follow while nobody arrives, or while the walks of production
+    are foreseen to take more than four times what the last three rounds took, or more than these took if too few roots
+    arrived in them to tell what is foreseen (first rounds may be dear, and say nothing of what a later one takes). Each
+    of these takes twice the roots of the round before, at most eight times those of a planned one; no more evaluations
+    than all rounds before it, and no more than a quarter of those that are `left` before a limit, so that production
+    gets its part.
     """
     planned, n_roots = settings.learning_rounds, settings.learning_roots
     if n_rounds < min(max(LATE_ROUNDS, planned / 2), planned):
@@ -148,7 +150,11 @@ def roots_to_learn_from(
     spent = sum(float(lesson.info["learning_evaluations"]) for lesson in history)
     last = history[-1].info
     foreseen = min(walk_product([lesson.info for lesson in history]) / target_error**2, left)
-    if last["success_probability"] > 0.0 and foreseen <= (WORTHWHILE if n_rounds >= planned else 1.0) * spent:
+    late = [lesson.info for lesson in history[-LATE_ROUNDS:]]
+    known = sum(info.get("control_moments", NONE)[2] for info in late) >= FEWEST_ARRIVALS
+    spent_late = sum(float(info["learning_evaluations"]) for info in late)
+    enough = spent if n_rounds < planned else (WORTHWHILE if known else 1.0) * spent_late
+    if last["success_probability"] > 0.0 and foreseen <= enough:
         return 0
     if n_rounds < planned:
         return n_roots

@@ -188,23 +188,30 @@ def test_the_same_stream_teaches_the_same(start: tuple[Engine, FluxRun, Lesson])
 
 
 def test_learning_goes_on_while_it_is_cheap_beside_production(start: tuple[Engine, FluxRun, Lesson]) -> None:
-    def lessons(n: int, variance: float, cost: float = 1e5, roots: int = 200, p: float = 1e-3) -> list[Lesson]:
+    def lessons(
+        n: int, variance: float, cost: float = 1e5, roots: int = 200, p: float = 1e-3, arrived: int = 4
+    ) -> list[Lesson]:
         info = {"relative_variance_per_root": variance, "evaluations_per_root": cost / roots, "roots": roots}
-        info |= {"success_probability": p, "learning_evaluations": cost}
+        info |= {"success_probability": p, "learning_evaluations": cost, "control_moments": (0.0, 0.0, arrived)}
         return [replace(start[2], info=info)] * n
 
     planned = SETTINGS.learning_rounds
     assert roots_to_learn_from([start[2]], 0, SETTINGS, 0.1) == 200
     assert roots_to_learn_from(lessons(planned - 1, 1e9), planned - 1, SETTINGS, 0.1) == 200
-    # 500 evaluations a root: the walks take 500 variance / 0.1^2, learning took 6e5; worth it from 4 times that.
-    assert roots_to_learn_from(lessons(planned, 47.0), planned, SETTINGS, 0.1) == 0
-    assert roots_to_learn_from(lessons(planned, 49.0), planned, SETTINGS, 0.1) == 400
+    # 500 evaluations a root: the walks take 500 variance / 0.1^2, three rounds took 3e5; worth it from 4 times that.
+    assert roots_to_learn_from(lessons(planned, 23.0), planned, SETTINGS, 0.1) == 0
+    assert roots_to_learn_from(lessons(planned, 25.0), planned, SETTINGS, 0.1) == 400
+    first_dear = lessons(planned - 3, 25.0, cost=1e7) + lessons(3, 25.0)
+    assert roots_to_learn_from(first_dear, planned, SETTINGS, 0.1) == 400
+    # With nine arrivals in the last three rounds little is known: worth it from what these took.
+    assert roots_to_learn_from(lessons(planned, 7.0, arrived=3), planned, SETTINGS, 0.1) == 400
+    assert roots_to_learn_from(lessons(planned, 5.0, arrived=3), planned, SETTINGS, 0.1) == 0
     assert roots_to_learn_from(lessons(planned, 47.0), planned, SETTINGS, 0.05) == 400
     assert roots_to_learn_from(lessons(planned, float("nan"), p=0.0), planned, SETTINGS, 0.1) == 400
     assert roots_to_learn_from(lessons(planned, 1e9, roots=400), planned, SETTINGS, 0.1) == 800
     assert roots_to_learn_from(lessons(planned, 1e9, roots=1600), planned, SETTINGS, 0.1) == 1600
     # What a limit leaves bounds production, and learning takes no more than a quarter of it.
-    assert roots_to_learn_from(lessons(planned, 1e9), planned, SETTINGS, 0.1, left=2.3e6) == 0
+    assert roots_to_learn_from(lessons(planned, 1e9), planned, SETTINGS, 0.1, left=1.1e6) == 0
     assert roots_to_learn_from(lessons(planned, 1e9, cost=1e4), planned, SETTINGS, 0.1, left=1e6) == 400
     assert roots_to_learn_from(lessons(planned, 1e9, cost=1e6), planned, SETTINGS, 0.1, left=2.5e7) == 400
     assert roots_to_learn_from(lessons(planned, 1e9), planned, SETTINGS, 0.1, left=0.0) == 0
