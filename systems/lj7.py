@@ -23,7 +23,7 @@ from openmm import app
 from scipy.optimize import minimize
 from torch import Tensor
 
-from openmm_rlis.features import Coordination, Joined, sorted_coordination
+from openmm_rlis.features import Coordination, sorted_coordination
 from openmm_rlis.problem import Problem
 from openmm_rlis.regions import Region
 from openmm_rlis.units import BOLTZMANN
@@ -33,8 +33,6 @@ from .arguments import checked_beta, checked_ends
 N_ATOMS = 7
 NAMES = ("C0", "C1", "C2", "C3")
 COORDINATION_RADIUS = 1.5
-VALUE_RADII = (1.3, 1.5, 2.0, 2.3)
-"""Of the sorted coordination numbers that the value function sees; regions are defined by those of radius 1.5 alone."""
 plane_labels = ("$\\mu_2$", "$\\mu_3$")
 
 
@@ -91,7 +89,6 @@ def build(
         timestep=timestep,
         lag_steps=lag_steps,
         dimensions=2,
-        features=Joined([coordination_feature(r) for r in VALUE_RADII]),
         references={name: structures[name] for name in used},
         recipe={"system": "lj7", "options": options},
     )
@@ -133,9 +130,9 @@ def make_topology() -> app.Topology:
     return topology
 
 
-def coordination_feature(radius: float = COORDINATION_RADIUS) -> Coordination:
-    """Return the sorted coordination numbers, c_i = sum_j 1/(1 + (r_ij/radius)^8), (n, 7)."""
-    return sorted_coordination(range(N_ATOMS), radius).double()
+def coordination_feature() -> Coordination:
+    """Return the sorted coordination numbers, c_i = sum_j 1/(1 + (r_ij/1.5)^8), (n, 7)."""
+    return sorted_coordination(range(N_ATOMS), COORDINATION_RADIUS).double()
 
 
 def _feature_of(structure: NDArray[np.float64]) -> NDArray[np.float64]:
