@@ -9,14 +9,13 @@ is in results/runs.jsonl are not made again; only what is recorded is put into t
 
 from __future__ import annotations
 
-import json
 import sys
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from common import RUNS, Row, rate, record, recorded, save
+from common import RUNS, Row, rate, record, recorded, result_of, save
 from numpy.typing import NDArray
 from scipy.interpolate import RegularGridInterpolator
 
@@ -104,7 +103,7 @@ def one(kind: str, seed: int, plane: Plane) -> Row:
     if known:
         return known
     make(RUNS / name, kind, seed, plane)
-    return record(name, json.loads((RUNS / name / "result.json").read_text()))
+    return record(name, result_of(name))
 
 
 def make(out: Path, kind: str, seed: int, plane: Plane) -> None:

@@ -36,7 +36,12 @@ def once(name: str, *arguments: str) -> Row:
     if not finished(name):
         RUNS.mkdir(parents=True, exist_ok=True)
         rlis("resume", str(out)) if out.exists() else rlis(*arguments, "--out", str(out))
-    result: Row = json.loads((out / "result.json").read_text())
+    return result_of(name)
+
+
+def result_of(name: str) -> Row:
+    """Return the result.json of a finished run."""
+    result: Row = json.loads((RUNS / name / "result.json").read_text())
     return result
 
 

@@ -201,7 +201,7 @@ class Loop:
         return plan, Importance(**stored.arrays) if stored.arrays else UNTEMPERED
 
     def _produce(self, flux: FluxRun, value: ValueFunction, importance: Importance, plan: Plan) -> str:
-        pools = flux.stretches(plan.flux_lags)[: plan.ready_rounds] if plan.ready_rounds else []
+        pools = flux.stretches(plan.flux_lags) if plan.ready_rounds else []
         # Groups are those of the workers that the run was started with, so that resuming with others changes no number.
         n_groups = min(int(self.store.config["workers"]), self.settings.n_batches)
         groups = tuple(tuple(part.tolist()) for part in np.array_split(np.arange(self.settings.n_batches), n_groups))

@@ -127,12 +127,13 @@ def produce(
     value, importance = guide
     settings = settings.model_copy(update={"control": plan.control > 0.0})
     engine.reseed(rng)
-    pools, states, parts = list(ready), [state] * len(ready), []
+    pools, states, parts = list(ready), [], []
     for i in range(len(rounds)):
         if i >= len(ready):
-            run = run_flux(engine, states[-1] if states else state, plan.flux_lags)
+            run = run_flux(engine, state, plan.flux_lags)
             pools.append(run.pool)
-            states.append(run.state)
+            state = run.state
+        states.append(state)
         parts += _roots_of_round(pools[i], guide, settings, plan, rng, range(i * len(batches), (i + 1) * len(batches)))
     roots = join_roots(parts, engine.problem.n_atoms)
     done = walk_roots(engine, value, importance, roots, settings, rng)
