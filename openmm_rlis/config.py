@@ -100,7 +100,8 @@ class RunConfig(Section):
     seed: int = Field(1, ge=0, lt=2**63)
     """Seed of every random stream of the run."""
     target_relative_error: float = Field(0.1, gt=0.0, lt=1.0)
-    """The run ends when standard error / rate falls below this; 0.1 by default, 0.05 for `brute`."""
+    """The run ends when standard error / rate falls below this, or below half of it while an alarm is on; 0.1 by
+    default, 0.05 for `brute`."""
     max_force_evaluations: int | None = Field(None, gt=0)
     """Limit on force evaluations (forces of one walker once), for each direction."""
     max_seconds: float | None = Field(None, gt=0.0)

@@ -7,6 +7,9 @@ from dataclasses import dataclass
 
 from .errors import bad_input
 
+SUSPECT = 0.5
+"""What is left of the target while an alarm is on: four times the paths."""
+
 
 @dataclass(frozen=True)
 class Goal:
@@ -23,6 +26,14 @@ class Goal:
             limit = getattr(self, name)
             if limit is not None and not limit > 0:
                 raise bad_input(name, "a positive number or None", limit)
+
+    def error_wanted(self, alarmed: bool) -> float:
+        """Return the relative error at which a run stops: the target, half of it while an alarm is on.
+
+        A run whose V hides a channel claims least when it has seen least of it. Stopping there would make such runs
+        low on average; one that has the alarm and goes on sees more of what is hidden.
+        """
+        return self.target_relative_error * (SUSPECT if alarmed else 1.0)
 
     def evaluations_left(self, spent: float) -> float:
         """Return how many force evaluations are left when so many are spent; infinite without a limit."""

@@ -257,8 +257,9 @@ class Loop:
             block = self._unfinished_block(index)
             if not block:
                 result = Result(self.store, self.problem, result)
-                self._tell_production(result, index)
-                if is_look(index) and result.rate.relative_error <= self.goal.target_relative_error:
+                wanted = self.goal.error_wanted(alarmed=index > 0 and bool(result.diagnostics["alarms"]))
+                self._tell_production(result, index, wanted)
+                if is_look(index) and result.rate.relative_error <= wanted:
                     return "target"
                 block = range(index, index + rounds_to_look(index, together))
                 while len(block) > 1 and self._over_limit(foreseen(block), len(block) * seconds):
@@ -363,16 +364,18 @@ class Loop:
         if time.monotonic() - self.told > SECONDS_BETWEEN_LEVELS:
             self._tell("start", 0, message=message)
 
-    def _tell_production(self, result: Result, index: int) -> None:
+    def _tell_production(self, result: Result, index: int, wanted: float) -> None:
         if index == 0:
             self._tell("production", 0)
             return
-        error, target = result.rate.relative_error, self.goal.target_relative_error
+        error = result.rate.relative_error
         left = fraction = None
         if math.isfinite(error) and error > 0:
-            fraction = min(1.0, (target / error) ** 2)
+            fraction = min(1.0, (wanted / error) ** 2)
             left = result.production_seconds * (1.0 / fraction - 1.0)
-        self._tell("production", index, result.rate, fraction=fraction, seconds_left=left)
+        goes_on = error <= self.goal.target_relative_error and error > wanted
+        why = f"an alarm is on: goes on to an error of {wanted:.2g}" if goes_on else ""
+        self._tell("production", index, result.rate, fraction=fraction, seconds_left=left, message=why)
 
 
 def _state(arrays: Mapping[str, NDArray[Any]]) -> FluxState:

@@ -52,7 +52,8 @@ def run(
     seed
         Of every random stream; the same seed gives the same result, interrupted or not.
     target_relative_error
-        Stop when standard error / rate is below this, between 0 and 1; the cost goes as one over its square.
+        Stop when standard error / rate is below this, between 0 and 1, or below half of it while an alarm is on; the
+        cost goes as one over its square.
     max_force_evaluations, max_seconds
         Limits of the whole run; whichever comes first ends it with a valid partial result. One force evaluation is the
         forces of one walker once; seconds are wall time. A round of production that has begun is finished.

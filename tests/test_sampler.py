@@ -298,6 +298,20 @@ def test_brute_is_repeated_and_resumed_to_the_last_digit(tmp_path: Path, monkeyp
     assert_same(first, rlis.resume(tmp_path / "b", problem))
 
 
+def test_a_run_with_an_alarm_goes_on_to_half_of_the_target(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    told: list[Progress] = []
+    options = {**TINY, "target_relative_error": 0.3}
+    good = rlis.run(DOUBLE.problem(), tmp_path / "good", **options)
+    assert not good.diagnostics["alarms"] and good.rate.relative_error <= 0.3
+    monkeypatch.setattr(Result, "diagnostics", property(lambda _: {"alarms": ["made up for this test"]}))
+    doubtful = rlis.run(DOUBLE.problem(), tmp_path / "doubtful", **options, progress=told.append)
+    assert doubtful.stopped == "target" and doubtful.rate.relative_error <= 0.15
+    n = good.n_rounds
+    assert doubtful.n_rounds > n  # the same rounds, and more of them
+    np.testing.assert_array_equal(doubtful._production.transitions[:n], good._production.transitions)
+    assert "goes on to an error of 0.15" in " ".join(p.message for p in told)
+
+
 def test_progress_tells_every_stage(tmp_path: Path) -> None:
     told: list[Progress] = []
     rlis.run(DOUBLE.problem(), tmp_path / "run", **{**TINY, "target_relative_error": 0.3}, progress=told.append)
