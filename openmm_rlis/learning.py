@@ -80,7 +80,7 @@ def cold_start(
     target = None if problem.target.feature is not None else find_target(problem, engine, rng)
     engine.reseed(rng)
     found = split(engine, make_score(problem, source, target), run.exits, rng, report=report)
-    statistics = feature_statistics(problem, found.frames, source, found.arrivals)
+    statistics = feature_statistics(problem, found.frames, source, found.arrivals, found.dead_ends)
     value = ValueFunction(problem.features, statistics, settings.coarse_share, rng=rng)
     samples = Samples(evaluate(problem.features, found.frames), found.frame_log_values)
     train(value, [samples], rng, loss=settings.loss, epochs=30, fewest_steps=1500, learning_rate=1e-2)

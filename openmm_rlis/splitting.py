@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from .engine import Engine
 from .errors import DivergedError, UnreachableError
 from .features import evaluate
-from .problem import OUTSIDE, SOURCE, TARGET, Problem
+from .problem import FIRST_OTHER, OUTSIDE, SOURCE, TARGET, Problem
 from .regions import Region
 
 Array = NDArray[np.float64]
@@ -32,13 +32,17 @@ STALL = 20
 
 @dataclass(frozen=True)
 class Splitting:
-    """Result: scores and ln V at the levels, frames spread evenly over ln V, arrivals in B, and ln P."""
+    """Result: scores and ln V at the levels, frames spread evenly over ln V, arrivals in B, and ln P.
+
+    `dead_ends` are the arrivals in other regions, one (m, n_atoms, 3) for each that any path came to.
+    """
 
     level_scores: Array
     level_log_values: Array
     frames: Array
     frame_log_values: Array
     arrivals: Array
+    dead_ends: list[Array]
     log_probability: float
     n_levels: int
 
@@ -136,6 +140,7 @@ def split(
     log_survival = [0.0]
     # Of the paths that were cut, the frames above the level before: the survivors all descend from a few.
     seen: list[tuple[Array, float]] = []
+    lost: list[_Path] = []
     while True:
         best = np.array([path.best() for path in paths])
         n_arrived = int(np.isinf(best).sum())
@@ -151,6 +156,7 @@ def split(
                 "check the region, or shorten the lag: paths that fall back within one cannot climb"
             )
         floor = levels[-1] if levels else -np.inf
+        lost += [paths[i] for i in dead if paths[i].code >= FIRST_OTHER]
         fell = [(x, s) for i in dead for x, s in zip(paths[i].frames, paths[i].scores, strict=True) if s > floor]
         seen += [fell[i] for i in rng.permutation(len(fell))[:MOST_PER_BIN]]
         levels.append(level)
@@ -160,7 +166,7 @@ def split(
             paths[i] = _cut(paths[j], level)
         _finish(engine, score, paths, max_lags, stragglers)
     log_p = log_survival[-1] + float(np.log(n_arrived / n_paths))
-    return _collect(paths, np.array(levels), np.array(log_survival), log_p, seen, rng)
+    return _collect(paths, lost, np.array(levels), np.array(log_survival), log_p, seen, rng)
 
 
 def _cut(path: _Path, level: float) -> _Path:
@@ -194,6 +200,7 @@ def _finish(engine: Engine, score: Score, paths: list[_Path], max_lags: int, str
 
 def _collect(
     paths: list[_Path],
+    lost: list[_Path],
     levels: Array,
     log_survival: Array,
     log_p: float,
@@ -212,7 +219,12 @@ def _collect(
     chosen = _spread(frame_log_values, rng)
     frames = np.stack([seen[i][0] for i in chosen])
     arrivals = np.stack([path.frames[-1] for path in paths if path.code == TARGET])
-    return Splitting(scores, log_values, frames, frame_log_values[chosen], arrivals, log_p, len(levels))
+    ended = [path for path in [*lost, *paths] if path.code >= FIRST_OTHER]
+    dead_ends = [
+        np.stack([path.frames[-1] for path in ended if path.code == code])[:MOST_PER_BIN]
+        for code in sorted({path.code for path in ended})
+    ]
+    return Splitting(scores, log_values, frames, frame_log_values[chosen], arrivals, dead_ends, log_p, len(levels))
 
 
 def _spread(log_values: Array, rng: np.random.Generator) -> NDArray[np.intp]:

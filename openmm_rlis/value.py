@@ -1,11 +1,12 @@
 """ValueFunction: ln V(x), the learned probability of reaching B before A and the other regions.
 
-    V(x) = (1 - e) sigmoid(z_fine(f(x)))  +  e sigmoid(z_coarse(|f - f_A|, |f - f_B|))
+    V(x) = (1 - e) sigmoid(z_fine(f(x)))  +  e sigmoid(z_coarse(|f - f_A|, |f - f_B|, |f - f_D| ...))
 
-z_fine is a small network on all features. z_coarse sees only how far the features are from those of A and of B: it
+z_fine is a small network on all features. z_coarse sees only how far the features are from those of each region: it
 cannot tell channels apart, so whatever makes progress keeps a share e of the importance however wrong the fine
-network is. Both live in log space, ln sigmoid(z) = -softplus(-z), so values of 1e-12 and less do not underflow, and V
-> 0 everywhere: the bias force 2 kT grad ln V stays finite on the boundary of A.
+network is. What falls into another region D is no progress, and without its distance to D it would look like some.
+Both live in log space, ln sigmoid(z) = -softplus(-z), so values of 1e-12 and less do not underflow, and V > 0
+everywhere: the bias force 2 kT grad ln V stays finite on the boundary of A.
 
 Exactness never depends on V; only the variance does. The boundary values (1 in B, 0 in A and D) are applied where a
 walker is labelled, and in `committor`.
@@ -14,7 +15,7 @@ walker is labelled, and in `committor`.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import TYPE_CHECKING, Any
@@ -58,7 +59,8 @@ class ValueFunction(nn.Module):
         Torch module, positions (n, n_atoms, 3) in nm -> (n, k).
     statistics
         From `feature_statistics`: mean and scale (k,), the standardisation of the features, and center_source and
-        center_target (k,), standardised features typical of A and of B, for the coarse part.
+        center_target (k,), standardised features typical of A and of B, and center_others (m, k), of other regions,
+        for the coarse part.
     coarse_share
         e, the share of the coarse part, between 0 and 1.
     rng
@@ -70,6 +72,7 @@ class ValueFunction(nn.Module):
         scale: Tensor
         center_source: Tensor
         center_target: Tensor
+        center_others: Tensor
 
     def __init__(
         self,
@@ -91,15 +94,19 @@ class ValueFunction(nn.Module):
         self.log_coarse_share = math.log(coarse_share)
         for name in ("mean", "scale", "center_source", "center_target"):
             self.register_buffer(name, torch.as_tensor(np.array(statistics[name], dtype=np.float64)))
-        self.fine = _network(len(statistics["mean"]), hidden, rng)
-        self.coarse = _network(2, 16, rng)
+        width = len(statistics["mean"])
+        # Functions stored by earlier versions know of no other regions.
+        others = np.array(statistics.get("center_others", np.empty((0, width))), dtype=np.float64)
+        self.register_buffer("center_others", torch.as_tensor(others))
+        self.fine = _network(width, hidden, rng)
+        self.coarse = _network(2 + len(others), 16, rng)
 
     def inputs(self, f: Tensor) -> tuple[Tensor, Tensor]:
-        """Return what the two networks see of features (n, k): these standardised, and distances (n, 2) to A and B."""
+        """Return what the networks see of features (n, k): these standardised, and distances to A, B, D (n, 2 + m)."""
         z = (f - self.mean) / self.scale
-        a = torch.sqrt(((z - self.center_source) ** 2).mean(-1) + 1e-12)
-        b = torch.sqrt(((z - self.center_target) ** 2).mean(-1) + 1e-12)
-        return z, torch.stack([a, b], dim=-1)
+        ends = torch.stack([self.center_source, self.center_target])
+        centers = torch.cat([ends, self.center_others])
+        return z, torch.sqrt(((z.unsqueeze(-2) - centers) ** 2).mean(-1) + 1e-12)
 
     def log_parts(self, z: Tensor, distances: Tensor) -> tuple[Tensor, Tensor]:
         """Return (ln V_fine, ln V_coarse), each (n,), for `inputs`."""
@@ -176,7 +183,7 @@ class ValueFunction(nn.Module):
         value = cls(features, arrays, float(arrays["coarse_share"]), int(arrays["hidden"]))
         own = value.state_dict()
         for key in own:
-            if not key.startswith("features."):
+            if key in arrays:  # not the features, and what earlier versions did not store
                 own[key] = torch.as_tensor(np.array(arrays[key]))
         value.load_state_dict(own)
         return value.eval()
@@ -234,15 +241,21 @@ def as_frames(positions: Any) -> NDArray[np.float64]:
 
 
 def feature_statistics(
-    problem: Problem, samples: NDArray[np.float64], source: NDArray[np.float64], target: NDArray[np.float64]
+    problem: Problem,
+    samples: NDArray[np.float64],
+    source: NDArray[np.float64],
+    target: NDArray[np.float64],
+    others: Sequence[NDArray[np.float64]] = (),
 ) -> dict[str, NDArray[np.float64]]:
-    """Return the standardisation of a ValueFunction from structures (n, n_atoms, 3): all, in A, and in B."""
-    f, a, b = (evaluate(problem.features, x) for x in (samples, source, target))
+    """Return the standardisation of a ValueFunction from structures (n, n_atoms, 3): all, in A, in B, in others."""
+    f, *centers = (evaluate(problem.features, x) for x in (samples, source, target, *others))
     mean, scale = f.mean(0), f.std(0)
     scale = np.where(scale > 1e-3 * max(float(scale.max()), 1e-12), scale, max(float(scale.max()), 1e-12))
+    a, b, *d = [(center.mean(0) - mean) / scale for center in centers]
     return {
         "mean": mean,
         "scale": scale,
-        "center_source": (a.mean(0) - mean) / scale,
-        "center_target": (b.mean(0) - mean) / scale,
+        "center_source": a,
+        "center_target": b,
+        "center_others": np.reshape(d, (len(d), len(mean))),
     }
