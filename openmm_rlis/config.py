@@ -58,6 +58,8 @@ class Settings(Section):
     """Share of failing paths that is kept on disk."""
     defensive_share: float = Field(1.0, ge=0.0, le=1.0)
     """Share of roots whose walkers play no roulette: they see every channel, whatever V says."""
+    core: bool = True
+    """Start walks at a core of A where exits from A are rare (see `core`); the rate is that of A either way."""
     control: bool = True
     """Take from the arrivals what the noise did to V on the way, zero on average (see `control`): less variance."""
     unbiased_share: float = Field(0.5, ge=0.0, le=1.0)

@@ -21,9 +21,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from .core import Core, Distances
 from .engine import Engine
 from .errors import InputError, bad_input
-from .problem import OUTSIDE, SOURCE, TARGET, Problem
+from .names import prefixed, unprefixed
+from .problem import SOURCE, TARGET, Problem
 
 Array = NDArray[np.float64]
 
@@ -47,15 +49,17 @@ class FluxState:
 
 @dataclass(frozen=True)
 class Pool:
-    """The exits of a stretch of unbiased run.
+    """The exits of a stretch of unbiased run, from which walks start.
 
-    `exits` and `priors` are (m, n_atoms, 3): the first structure outside A and the one before it; `replica` (m,) says
-    whose exit it is; `time` is the sum over replicas, in ps.
+    `exits` and `priors` are (m, n_atoms, 3): the first structure outside A, or A's core, and the one before it;
+    `replica` (m,) says whose exit it is; `n_exits` (n_replicas,) counts the exits from A; `time` is the sum over
+    replicas, in ps.
     """
 
     exits: Array
     priors: Array
     replica: NDArray[np.intp]
+    n_exits: NDArray[np.int64]
     time: float
 
     def part(self, rows: NDArray[np.intp], n_replicas: int) -> Pool:
@@ -64,15 +68,17 @@ class Pool:
         number[rows] = np.arange(len(rows))
         owner = number[self.replica]
         mine = owner >= 0
-        return Pool(self.exits[mine], self.priors[mine], owner[mine], self.time * len(rows) / n_replicas)
+        time = self.time * len(rows) / n_replicas
+        return Pool(self.exits[mine], self.priors[mine], owner[mine], self.n_exits[rows], time)
 
 
 @dataclass(frozen=True)
 class FluxRun:
     """What an unbiased run produced.
 
-    `exits`, `priors`, `replica` and `time` are as for `Pool`; `lags` (m,) says in which lag of the run, counted from 0,
-    an exit was seen; `hits` (n_replicas, n_codes) counts the ends in every region; `n_lags` is the length of the run.
+    `exits`, `priors`, `replica`, `n_exits` and `time` are as for `Pool`; `lags` (m,) says in which lag of the run,
+    counted from 0, an exit was seen; `left` (n, 2) are the replica and the lag of every exit from A; `hits`
+    (n_replicas, n_codes) counts the ends in every region; `n_lags` is the length of the run.
     """
 
     state: FluxState
@@ -80,6 +86,7 @@ class FluxRun:
     priors: Array
     replica: NDArray[np.intp]
     lags: NDArray[np.int64]
+    left: NDArray[np.int64]
     hits: NDArray[np.int64]
     n_exits: NDArray[np.int64]
     n_lags: int
@@ -88,31 +95,34 @@ class FluxRun:
     @property
     def pool(self) -> Pool:
         """All exits."""
-        return Pool(self.exits, self.priors, self.replica, self.time)
+        return Pool(self.exits, self.priors, self.replica, self.n_exits, self.time)
 
     def arrays(self) -> dict[str, NDArray[np.generic]]:
         """Return everything but `n_lags` and `time` as named arrays, for storage."""
-        state = {f"state/{key}": array for key, array in self.state.arrays().items()}
+        state = prefixed("state", self.state.arrays())
         own = {"exits": self.exits, "priors": self.priors, "replica": self.replica, "exit_lags": self.lags}
-        return state | own | {"hits": self.hits, "n_exits": self.n_exits}
+        return state | own | {"left": self.left, "hits": self.hits, "n_exits": self.n_exits}
 
     @classmethod
     def from_arrays(cls, arrays: Mapping[str, NDArray[Any]], n_lags: int, time: float) -> FluxRun:
         """Return the run that `arrays` was called on; early ones stored no `exit_lags` and cannot be cut."""
-        state = FluxState(*(arrays[f"state/{field.name}"] for field in fields(FluxState)))
+        state = FluxState(**unprefixed("state", arrays))
         lags = arrays.get("exit_lags", np.zeros(0, dtype=np.int64))
+        # Runs made before there were cores: every exit is one from A.
+        left = arrays["left"] if "left" in arrays else np.stack([arrays["replica"][: len(lags)], lags], axis=1)
         return cls(
-            state, arrays["exits"], arrays["priors"], arrays["replica"], lags, arrays["hits"], arrays["n_exits"],
-            n_lags, time,
+            state, arrays["exits"], arrays["priors"], arrays["replica"], lags, left, arrays["hits"],
+            arrays["n_exits"], n_lags, time,
         )  # fmt: skip
 
     def stretches(self, n_lags: int) -> list[Pool]:
         """Return the run cut into stretches of `n_lags` each, without what is left over at its end."""
         found = []
         for start in range(0, self.n_lags - n_lags + 1, n_lags):
-            mine = (self.lags >= start) & (self.lags < start + n_lags)
+            mine, left = ((at >= start) & (at < start + n_lags) for at in (self.lags, self.left[:, 1]))
+            n_exits = np.bincount(self.left[left, 0], minlength=len(self.n_exits))
             time = self.time * n_lags / self.n_lags
-            found.append(Pool(self.exits[mine], self.priors[mine], self.replica[mine], time))
+            found.append(Pool(self.exits[mine], self.priors[mine], self.replica[mine], n_exits, time))
         return found
 
 
@@ -122,39 +132,56 @@ def initial_state(problem: Problem, n_replicas: int) -> FluxState:
     return FluxState(x, x.copy(), np.zeros(n_replicas, dtype=bool))
 
 
-def run_flux(engine: Engine, state: FluxState, n_lags: int, keep_exits: bool = True) -> FluxRun:
-    """Run every replica for `n_lags` lags without bias."""
+def run_flux(
+    engine: Engine,
+    state: FluxState,
+    n_lags: int,
+    keep_exits: bool = True,
+    watch: Callable[[Array, NDArray[np.bool_]], None] | None = None,
+) -> FluxRun:
+    """Run every replica for `n_lags` lags without bias.
+
+    `watch` is shown the positions after every lag, and who is in A.
+    """
     problem = engine.problem
     n = len(state.positions)
     x, last, outside = state.positions.copy(), state.last_in_source.copy(), state.outside.copy()
+    in_core = problem.label(x) == SOURCE if problem.has_core else ~outside
     hits = np.zeros((n, len(problem.regions) + 1), dtype=np.int64)
     n_exits = np.zeros(n, dtype=np.int64)
-    exits, priors, replica, lags = [], [], [], []
+    seen: list[_Exits] = []
+    left: list[NDArray[np.int64]] = []
     for lag in range(n_lags):
         y, _ = engine.propagate(x)
-        codes = problem.label(y)
-        leaving = ~outside & (codes != SOURCE)
-        if leaving.any():
-            n_exits += leaving
-            if keep_exits:
-                exits.append(y[leaving])
-                priors.append(x[leaving])
-                replica.append(np.flatnonzero(leaving))
-                lags.append(np.full(leaving.sum(), lag))
+        codes, inside = problem.places(y)
+        if watch is not None:
+            watch(y, inside)
+        leaving = ~outside & ~inside
+        n_exits += leaving
         last[leaving] = x[leaving]
+        starting = in_core & (codes != SOURCE)
+        if keep_exits:
+            left.append(_numbered(leaving, lag))
+            seen.append(_Exits.of(starting, y, x, lag))
         ended = codes >= TARGET
         hits[ended, codes[ended]] += 1
         y[ended] = last[ended]
-        outside = codes == OUTSIDE
+        outside, in_core = ~inside & ~ended, codes == SOURCE
+        if ended.any():
+            in_core[ended] = problem.label(y[ended]) == SOURCE if problem.has_core else True
+            # Who starts anew outside the core is where a walk starts, as after an exit from it.
+            if keep_exits:
+                seen.append(_Exits.of(ended & ~in_core, y, y, lag))
         x = y
     last[~outside] = x[~outside]
-    shape = (0, problem.n_atoms, 3)
+    exits = _Exits.joined(seen, problem.n_atoms)
     return FluxRun(
         FluxState(x, last, outside),
-        np.concatenate(exits) if exits else np.zeros(shape),
-        np.concatenate(priors) if priors else np.zeros(shape),
-        np.concatenate(replica) if replica else np.zeros(0, dtype=np.intp),
-        np.concatenate(lags) if lags else np.zeros(0, dtype=np.int64),
+        exits.positions,
+        exits.priors,
+        exits.replica,
+        exits.lags,
+        np.concatenate([np.zeros((0, 2), dtype=np.int64), *left]),
         hits,
         n_exits,
         n_lags,
@@ -162,23 +189,62 @@ def run_flux(engine: Engine, state: FluxState, n_lags: int, keep_exits: bool = T
     )
 
 
-def first_exits(engine: Engine, n_replicas: int = 200, n_lags: int = 512, at_least: int = 50) -> FluxRun:
+@dataclass(frozen=True)
+class _Exits:
+    positions: Array
+    priors: Array
+    replica: NDArray[np.intp]
+    lags: NDArray[np.int64]
+
+    @classmethod
+    def of(cls, who: NDArray[np.bool_], positions: Array, priors: Array, lag: int) -> _Exits:
+        rows = np.flatnonzero(who)
+        return cls(positions[rows], priors[rows], rows, np.full(len(rows), lag, dtype=np.int64))
+
+    @classmethod
+    def joined(cls, parts: list[_Exits], n_atoms: int) -> _Exits:
+        none, nobody = np.zeros((0, n_atoms, 3)), np.zeros(0, dtype=bool)
+        parts = [cls.of(nobody, none, none, 0), *parts]
+        return cls(*(np.concatenate([getattr(part, field.name) for part in parts]) for field in fields(cls)))
+
+
+def _numbered(who: NDArray[np.bool_], lag: int) -> NDArray[np.int64]:
+    rows = np.flatnonzero(who)
+    return np.stack([rows, np.full_like(rows, lag)], axis=1)
+
+
+def first_exits(
+    engine: Engine, may_have_core: bool = True, n_replicas: int = 200, n_lags: int = 512, at_least: int = 50
+) -> tuple[FluxRun, Core | None]:
     """Run from the start structure until there are some exits: good for learning, since A is not in equilibrium yet.
+
+    Returns
+    -------
+    run
+        With the exits.
+    core
+        Where A is left too rarely, the core that the exits are from, which the engine's problem has now; None: A is.
 
     Raises
     ------
     InputError
-        No replica ever left A.
+        No replica ever left A, or its core.
     """
-    state = initial_state(engine.problem, n_replicas)
-    for _ in range(8):
-        run = run_flux(engine, state, n_lags)
-        if run.n_exits.sum() >= at_least:
+    seen = Distances(engine.problem, n_lags // 2)
+    run = run_flux(engine, initial_state(engine.problem, n_replicas), n_lags, watch=seen)
+    core = seen.core() if may_have_core else None
+    if core is not None:
+        engine.problem = engine.problem.with_core(core.region(engine.problem))
+        n_lags //= 8
+        run = run_flux(engine, run.state, n_lags)
+    for _ in range(7):
+        if len(run.exits) >= at_least:
             break
-        state, n_lags = run.state, 2 * n_lags
-    if run.n_exits.sum() == 0:
+        n_lags *= 2
+        run = run_flux(engine, run.state, n_lags)
+    if len(run.exits) == 0:
         raise _no_exit(run)
-    return run
+    return run, core
 
 
 def equilibrate(
@@ -216,9 +282,9 @@ def equilibrate(
     longest = first_window * 2 ** (max_windows - 1)
     for window in itertools.count():
         run = run_flux(engine, state, n_lags)
-        state, rates = run.state, run.n_exits / n_lags
+        state, rates = run.state, np.bincount(run.replica, minlength=n_replicas) / n_lags
         if report is not None:
-            report(window, run.n_exits.sum() / run.time)
+            report(window, len(run.exits) / run.time)
         difference = rates - before
         if tells and abs(difference.mean()) < 2.5 * difference.std(ddof=1) / np.sqrt(n_replicas):
             return run, n_lags, True
@@ -230,7 +296,7 @@ def equilibrate(
         n_lags, before = max(wanted, at_least), rates
         tells = tells and window > 0 and n_lags <= longest
         n_lags = min(n_lags, longest)
-    if run.n_exits.sum() == 0:
+    if len(run.exits) == 0:
         raise _no_exit(run)
     return run, n_lags, False
 

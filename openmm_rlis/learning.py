@@ -13,8 +13,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, fields
-from typing import Any
+from dataclasses import asdict, dataclass, fields
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,11 +26,15 @@ from .engine import Bias, Engine
 from .features import evaluate
 from .flux import FluxRun
 from .importance import N_BINS, UNTEMPERED, Importance, fit
+from .names import prefixed, unprefixed
 from .problem import Problem
 from .splitting import find_target, make_score, split
 from .training import Samples, samples_of, train
 from .value import ValueFunction, feature_statistics
 from .walk import Roots, Walk, walk
+
+if TYPE_CHECKING:
+    from torch import nn
 
 Array = NDArray[np.float64]
 MOST_SAMPLES = 30_000
@@ -53,6 +57,18 @@ class Lesson:
     samples: Samples
     tallies: Array
     info: dict[str, Any]
+
+    def arrays(self) -> dict[str, NDArray[Any]]:
+        """Return all but `info` as named arrays, for storage."""
+        samples = prefixed("samples", asdict(self.samples))
+        return {**prefixed("value", self.value.arrays()), **samples, "tallies": self.tallies}
+
+    @classmethod
+    def from_arrays(cls, features: nn.Module, arrays: Mapping[str, NDArray[Any]], info: Mapping[str, Any]) -> Lesson:
+        """Return the lesson that `arrays` was called on; early ones kept no tallies."""
+        value = ValueFunction.from_arrays(features, unprefixed("value", arrays))
+        tallies = arrays.get("tallies", np.zeros((3, N_BINS)))
+        return cls(value, Samples(**unprefixed("samples", arrays)), tallies, dict(info))
 
     @classmethod
     def given(cls, value: ValueFunction) -> Lesson:
@@ -215,8 +231,8 @@ def pilot(
         "control_moments": measured,
         "evaluations_per_root": (engine.cost.force_evaluations - before) / n,
         "ended": float((np.exp(roots.log_weights) * done.ended).sum()),
-        "frames_per_root": len(done.frames.codes) / n,
-        "success_frames_per_root": _success_frames(done.tree) / n,
+        "frames_per_root": done.paths.n_frames / n,
+        "success_frames_per_root": _success_frames(done.paths) / n,
         "lags": done.n_lags,
         "peak": done.peak,
     }

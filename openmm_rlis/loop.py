@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 
 from . import notebook
 from .config import Settings
+from .core import Core
 from .disk import size_text
 from .engine import Cost, DeadlineError, Engine, one_thread
 from .estimators import Estimate
@@ -29,7 +30,7 @@ from .executor import make_executor
 from .flux import FluxRun, FluxState, equilibrate, first_exits, run_flux
 from .frames import predicted_bytes
 from .goal import Goal
-from .importance import N_BINS, UNTEMPERED, Importance
+from .importance import UNTEMPERED, Importance
 from .learning import (
     FIRST_LOOK,
     Lesson,
@@ -44,11 +45,11 @@ from .learning import (
     roots_to_learn_from,
     rounds_to_look,
 )
+from .names import prefixed, unprefixed
 from .problem import TARGET, Problem
 from .production import PRODUCTION, GroupRecord, Task, contents, stream
 from .result import Result
 from .storage import RunDirectory
-from .training import Samples
 from .value import ValueFunction
 
 FLUX, START, LEARNING, PILOT = 1, 2, 3, 5
@@ -89,6 +90,7 @@ class Loop:
         config: Mapping[str, Any] | None = None,
     ) -> None:
         self.store, self.problem, self.engine, self.goal = store, problem, engine, goal
+        self.inner = problem  # where walks start and fail: at a core of A, if the start found that it needs one
         self.config = config or store.config
         self.settings = Settings.from_mapping(self.config["settings"])
         self.seed = int(self.config["seed"])
@@ -155,14 +157,14 @@ class Loop:
                     break
                 if self._over_limit():
                     return None
-                engine = make_engine(self.problem, self.settings, self.config["platform"], history[-1].value)
+                engine = make_engine(self.inner, self.settings, self.config["platform"], history[-1].value)
                 engine.deadline = self.engine.deadline
                 settings = self.settings.model_copy(update={"learning_roots": n_roots})
                 learned = learn_round(engine, history, flux, settings, stream(self.seed, LEARNING, index))
                 self._keep_lesson("learning", index, learned, engine)
             lesson = self._read_lesson("learning", index)
             history.append(lesson)
-            guess = lesson.info["success_probability"] * flux.n_exits.sum() / flux.time
+            guess = lesson.info["success_probability"] * len(flux.exits) / flux.time
             self._tell("learning", index, message=f"k about {guess:.3g} /ps, norm {lesson.info['ended']:.2f}")
             index += 1
         return history
@@ -175,9 +177,15 @@ class Loop:
             self._tell("start", 0, message="adaptive multilevel splitting")
             rng = stream(self.seed, START)
             self.engine.reseed(rng)
-            lesson = cold_start(self.engine, first_exits(self.engine), self.settings, rng, self._tell_level)
-            self._keep_lesson("start", 0, lesson, self.engine, self.counted)
+            exits, core = first_exits(self.engine, self.settings.core)
+            lesson = cold_start(self.engine, exits, self.settings, rng, self._tell_level)
+            self._keep_lesson("start", 0, lesson, self.engine, self.counted, core)
         lesson = self._read_lesson("start", 0)
+        core_arrays = unprefixed("core", self.store.read_round("start", 0).arrays)
+        if core_arrays:
+            self.inner = self.engine.problem = self.problem.with_core(
+                Core.from_arrays(core_arrays).region(self.problem)
+            )
         self._tell("start", 0, message=f"{lesson.info['levels']} levels, ln P = {lesson.info['log_probability']:.2f}")
         return lesson
 
@@ -186,11 +194,11 @@ class Loop:
             (target, left), value = self._need(), history[-1].value
             cost, lessons = Cost(), history[1:]
             if not lessons:
-                engine = make_engine(self.problem, self.settings, self.config["platform"], value)
+                engine = make_engine(self.inner, self.settings, self.config["platform"], value)
                 lessons = [pilot_lesson(engine, history[-1], flux, self.settings, stream(self.seed, PILOT))]
                 cost = engine.cost
             infos = [lesson.info for lesson in lessons]
-            plan = make_plan(self.problem, value, flux, infos, self.settings, target, left / FIRST_LOOK)
+            plan = make_plan(self.inner, value, flux, infos, self.settings, target, left / FIRST_LOOK)
             spent = {"learning_evaluations": cost.force_evaluations, "network_calls": cost.network_calls}
             importance = asdict(learned_importance(lessons))
             self._write("plan", 0, importance, {**asdict(plan), **spent}, cost.force_evaluations)
@@ -209,7 +217,7 @@ class Loop:
 
             def one_block(rounds: range, state: FluxState) -> None:
                 task = Task(
-                    self.problem, value.arrays(), importance, self.settings, plan, state,
+                    self.inner, value.arrays(), importance, self.settings, plan, state,
                     tuple(pools[rounds.start : rounds.stop]), groups, self.seed, rounds, self.config["platform"],
                 )  # fmt: skip
                 self._keep_block(rounds, spread(task, range(len(groups))))
@@ -236,7 +244,7 @@ class Loop:
                 "root_control": np.empty(0),
                 "root_batches": np.empty(0, np.int64),
                 "root_defensive": np.empty(0, bool),
-                **_prefixed("state", found.state.arrays()),
+                **prefixed("state", found.state.arrays()),
             }  # fmt: skip
             cost = len(state.positions) * BRUTE_LAGS * self.problem.lag_steps
             self._write("production", index, arrays, {"production_evaluations": cost}, cost)
@@ -269,7 +277,7 @@ class Loop:
                     return stop
             begun = time.monotonic()
             before = self.store.read_round("production", block.start - 1).arrays if block.start else None
-            one_block(block, _state(before) if before else state)
+            one_block(block, FluxState(**unprefixed("state", before)) if before else state)
             seconds = (time.monotonic() - begun) / len(block)
 
     def _unfinished_block(self, index: int) -> range:
@@ -296,21 +304,19 @@ class Loop:
         state = {key: np.concatenate([part[key] for part in parts]) for key in parts[0]}
         cost = info["flux_evaluations"] + info["production_evaluations"]
         info["block"] = [block.start, len(block)]
-        self._write("production", index, arrays | _prefixed("state", state), info, cost, trees, seconds)
+        self._write("production", index, arrays | prefixed("state", state), info, cost, trees, seconds)
 
-    def _keep_lesson(self, stage: str, index: int, lesson: Lesson, engine: Engine, before: int = 0) -> None:
-        arrays = {**_prefixed("value", lesson.value.arrays()), **_prefixed("samples", asdict(lesson.samples))}
-        arrays["tallies"] = lesson.tallies
+    def _keep_lesson(
+        self, stage: str, index: int, lesson: Lesson, engine: Engine, before: int = 0, core: Core | None = None
+    ) -> None:
+        arrays = lesson.arrays() | (prefixed("core", core.arrays()) if core else {})
         cost = engine.cost.force_evaluations - before
         info = {**lesson.info, "learning_evaluations": cost, "network_calls": engine.cost.network_calls}
         self._write(stage, index, arrays, info, cost)
 
     def _read_lesson(self, stage: str, index: int) -> Lesson:
         stored = self.store.read_round(stage, index)
-        value = ValueFunction.from_arrays(self.problem.features, _unprefixed("value", stored.arrays))
-        # Runs made before the importance was measured kept no tallies.
-        tallies = stored.arrays.get("tallies", np.zeros((3, N_BINS)))
-        return Lesson(value, Samples(**_unprefixed("samples", stored.arrays)), tallies, stored.info)
+        return Lesson.from_arrays(self.problem.features, stored.arrays, stored.info)
 
     def _write(
         self,
@@ -376,15 +382,3 @@ class Loop:
         goes_on = error <= self.goal.target_relative_error and error > wanted
         why = f"an alarm is on: goes on to an error of {wanted:.2g}" if goes_on else ""
         self._tell("production", index, result.rate, fraction=fraction, seconds_left=left, message=why)
-
-
-def _state(arrays: Mapping[str, NDArray[Any]]) -> FluxState:
-    return FluxState(**_unprefixed("state", arrays))
-
-
-def _prefixed(prefix: str, arrays: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
-    return {f"{prefix}/{key}": array for key, array in arrays.items()}
-
-
-def _unprefixed(prefix: str, arrays: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
-    return {key.removeprefix(f"{prefix}/"): array for key, array in arrays.items() if key.startswith(f"{prefix}/")}

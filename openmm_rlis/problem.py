@@ -10,6 +10,7 @@ line (barostats, thermostats, centre-of-mass removal, virtual sites, constraints
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -99,6 +100,7 @@ class Problem:
         if not isinstance(others, Sequence):
             raise bad_input("others", "a list of Regions", type(others).__name__, "write others=[region]")
         self.source, self.target, self.others = source, target, tuple(others)
+        self.whole_source = source
         self.temperature = as_float(temperature, "temperature")
         self.kT = thermal_energy(self.temperature)
         self.friction = as_float(friction, "friction")
@@ -171,6 +173,29 @@ class Problem:
                 f"(first: walker {bad[0]}); the time step of {self.timestep} ps is too long or the bias too strong"
             )
         return label(self.regions, positions)
+
+    def with_core(self, core: Region) -> Problem:
+        """Return this problem for walks that start and fail at a core of A, see `openmm_rlis.core`.
+
+        Its `source` is the core and `whole_source` is A.
+        """
+        inner = copy.copy(self)
+        inner.source = core
+        return inner
+
+    @property
+    def has_core(self) -> bool:
+        """Whether `source` is a core of A."""
+        return self.source is not self.whole_source
+
+    def places(self, positions: NDArray[np.float64]) -> tuple[NDArray[np.int8], NDArray[np.bool_]]:
+        """Return the codes (n,) of positions (n, n_atoms, 3), see `label`, and who is in A, in its core or not."""
+        codes = self.label(positions)
+        inside = codes == SOURCE
+        rest = np.flatnonzero(codes == OUTSIDE)
+        if self.has_core and len(rest):
+            inside[rest] = self.whole_source.contains(positions[rest])
+        return codes, inside
 
     def _name_regions(self) -> None:
         for region, name in zip(self.regions, ("A", "B", *[f"D{i}" for i in range(len(self.others))]), strict=True):

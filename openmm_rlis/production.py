@@ -1,8 +1,9 @@
 """Production: what one batch does in one round, with V frozen.
 
-    transitions = n_exits * sum_roots w_root (W_B - c M),      k_batch = sum_rounds transitions / sum_rounds time
+    transitions = n * sum_roots w_root (W_B - c M),      k_batch = sum_rounds transitions / sum_rounds time
 
-W_B is the weight that arrives in B, M the control variate (`control`), which is 0 on average, and c its coefficient.
+n are the exits from A, or from its core if it has one (`core`), of a stretch of unbiased run, W_B is the weight that
+arrives in B, M the control variate (`control`), which is 0 on average, and c its coefficient.
 
 The first stretches may be cut from the run that brought A to equilibrium: given its exits, the transitions are right on
 average for any V, also one that was learned from these exits. The time of a stretch is fixed beforehand, so k_batch is
@@ -47,8 +48,8 @@ class Record:
 
     `transitions` may be negative, by chance. `root_weights` (n_roots,) is what arrived of each root, `root_control`
     what the control variate took from it: `transitions` is the sum of the differences. `defensive` (n_roots,) says
-    which roots played no roulette; `ended` is the total weight that ended anywhere over the weight of all exits, 1 on
-    average, NaN without exits; `hidden` is the part of what arrived of defensive roots that V had all but given up;
+    which roots played no roulette; `ended` is the total weight that ended anywhere over that of all starts, 1 on
+    average, NaN without; `hidden` is the part of what arrived of defensive roots that V had all but given up;
     `n_thinned` counts the roots whose walkers came to the cap.
     """
 
@@ -140,10 +141,11 @@ def produce(
     kept = kept_paths(done, settings.failure_share, rng)
     groups = []
     for i, (index, pool) in enumerate(zip(rounds, pools, strict=True)):
-        n_exits = np.bincount(pool.replica // settings.replicas, minlength=len(batches))
+        n_exits = pool.n_exits.reshape(len(batches), settings.replicas).sum(1)
+        n_starts = np.bincount(pool.replica // settings.replicas, minlength=len(batches))
         records = tuple(
-            _record(roots, done, kept, i * len(batches) + j, int(n_exits[j]), pool.time / len(batches), batch, index,
-                    plan.control)
+            _record(roots, done, kept, i * len(batches) + j, (int(n_exits[j]), int(n_starts[j])),
+                    pool.time / len(batches), batch, index, plan.control)
             for j, batch in enumerate(batches)
         )  # fmt: skip
         mine = roots.batches // len(batches) == i
@@ -210,17 +212,18 @@ def join_roots(parts: Sequence[Roots], n_atoms: int) -> Roots:
 
 
 def _record(
-    roots: Roots, done: Walk, kept: PathTree, index: int, n_exits: int, time: float, batch: int, round_index: int,
-    control: float,
+    roots: Roots, done: Walk, kept: PathTree, index: int, counts: tuple[int, int], time: float, batch: int,
+    round_index: int, control: float,
 ) -> Record:  # fmt: skip
     mine = np.flatnonzero(roots.batches == index)
+    n_exits, n_starts = counts  # from A, and from its core, if there is one
     if len(mine) == 0:
-        return Record(0, 0.0, time, np.nan, np.zeros(0), np.zeros(0), 0.0, np.zeros(0, dtype=bool), 0, None)
+        return Record(n_exits, 0.0, time, np.nan, np.zeros(0), np.zeros(0), 0.0, np.zeros(0, dtype=bool), 0, None)
     weights = np.exp(roots.log_weights[mine])
     shares = weights * done.success[mine]
     tree = kept.prune(roots.batches[kept.roots] == index)
     tree = replace(tree, roots=(tree.roots - mine[0]).astype(np.int32), batch=batch, round=round_index)
-    ended = float((weights * done.ended[mine]).sum() / n_exits)
+    ended = float((weights * done.ended[mine]).sum() / n_starts)
     n_thinned = int((done.n_thinned[mine] > 0).sum())
     defensive = roots.defensive[mine]
     hidden = float((weights * done.hidden[mine])[defensive].sum())
@@ -232,8 +235,8 @@ def _record(
 
 def kept_paths(done: Walk, failure_share: float, rng: np.random.Generator) -> PathTree:
     """Return every success path and a share of the failures, whose weights are raised to make up for the others."""
-    success = done.tree.labels == TARGET
+    success = done.paths.labels == TARGET
     keep = success | (rng.random(len(success)) < failure_share)
-    kept = done.tree.prune(keep)
+    kept = done.paths.prune(keep)
     log_weights = np.where(success[keep], kept.log_weights, kept.log_weights - np.log(max(failure_share, 1e-300)))
     return replace(kept, log_weights=log_weights)

@@ -10,6 +10,7 @@ a sample of the region by itself.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -100,6 +101,21 @@ class Region:
             raise bad_input("predicate", "a callable (n, n_atoms, 3) -> bool (n,)", type(predicate).__name__)
         return cls(name, predicate=predicate)
 
+    def part(self, feature: Feature, center: NDArray[np.float64], scale: NDArray[np.float64], radius: float) -> Region:
+        """Return the part of this region where ``|(f(x) - c) / s| <= r``; of a ball, the smaller ball.
+
+        Parameters
+        ----------
+        feature, center, scale
+            f, and c and s, both (k,); a ball's own feature and center are used instead.
+        radius
+            r.
+        """
+        if self.feature is not None and self.center is not None:
+            return Region(self.name, feature=self.feature, center=self.center, radius=min(radius, self.radius))
+        near = _Near(self, as_feature(feature), torch.as_tensor(center), torch.as_tensor(scale), radius)
+        return Region.where(near, self.name)
+
     def contains(self, positions: NDArray[np.float64] | Tensor) -> NDArray[np.bool_]:
         """Return membership (n,) of positions (n, n_atoms, 3) in nm.
 
@@ -139,6 +155,22 @@ class Region:
                     f"region {self.name}", f"a center with {width} numbers, as the feature has", self.center.numel()
                 )
         self.contains(positions[None])
+
+
+@dataclass(frozen=True)
+class _Near:
+    """The predicate of `Region.part`; a class so that it can be sent to another process."""
+
+    whole: Region
+    feature: nn.Module
+    center: Tensor
+    scale: Tensor
+    radius: float
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """Return who is in the region and near, (n,)."""
+        distance = torch.linalg.vector_norm((self.feature(x) - self.center) / self.scale, dim=-1)
+        return (distance <= self.radius) & torch.as_tensor(self.whole.contains(x))
 
 
 class Box(nn.Module):

@@ -167,6 +167,40 @@ class PathTree:
         )
 
 
+def excursions(
+    tree: PathTree,
+    inside: NDArray[np.bool_],
+    leaves: NDArray[np.int32],
+    log_weights: NDArray[np.float64],
+    roots: NDArray[np.int32],
+) -> PathTree:
+    """Return the paths outside A that are contained in walks which go on when they come back to A.
+
+    Each starts with the last frame in A before it left and ends with the first frame back in A, or in another region.
+
+    Parameters
+    ----------
+    tree
+        The walks.
+    inside
+        (n_frames,) which frames are in A; of a walker that leaves, the last one in A is a frame of its own.
+    leaves, log_weights, roots
+        (n_returns,) of every return to A: the first frame there, the weight of the walker and its root.
+    """
+    away = tree.labels > 1
+    labels = np.concatenate([np.ones(len(leaves), np.int8), tree.labels[away]])
+    parents = np.where(inside & inside[tree.parents] & (tree.parents >= 0), np.int32(-1), tree.parents)
+    start = np.where(parents >= 0, parents, np.arange(len(parents)))
+    while not np.array_equal(start, start[start]):
+        start = start[start]
+    whole = PathTree(
+        tree.positions, parents, np.concatenate([leaves, tree.leaves[away]]), labels,
+        np.concatenate([log_weights, tree.log_weights[away]]), np.concatenate([roots, tree.roots[away]]),
+        tree.batch, tree.round, tree.lags - tree.lags[start],
+    )  # fmt: skip
+    return whole.prune(np.ones(len(labels), dtype=bool))
+
+
 class TreeBuilder:
     """Collects the frames of walkers while they move; `finish` joins them to a `PathTree`.
 

@@ -7,6 +7,9 @@ u is the importance, V itself or a function of it. W is the exact path weight of
 of the weights that arrive in B is an unbiased estimate of the expected number of A -> B transitions among the exits.
 Every frame is stored once; branches share their prefix.
 
+Where A has a core (see `core`), walkers that come back to A walk on until they are in the core, and the paths from
+each exit from A to the next return are cut out of the tree afterwards.
+
 With `control` the walk also sums up the martingale M of `control` for each root. grad V . (s xi) is taken as
 
     ( V(x + h s xi) - V(x - h s xi) ) / 2h,        h = 0.1,
@@ -18,7 +21,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,7 +31,7 @@ from .engine import Engine
 from .errors import RlisError
 from .importance import N_BINS, UNTEMPERED, tally
 from .problem import OUTSIDE, TARGET
-from .trees import PathTree, TreeBuilder
+from .trees import PathTree, TreeBuilder, excursions
 from .weights import log_sum
 
 Array = NDArray[np.float64]
@@ -73,16 +76,18 @@ class Frames:
 class Walk:
     """The outcome: paths as a tree, per-root sums, and what a person wants to know.
 
-    `success` and `ended` (n_roots,) are the sums over a root's paths of the weight relative to the root's own weight
-    that ended in B, and anywhere: E[success] is the committor of the exit, E[ended] = 1. `hidden` (n_roots,) is the
-    part of `success` that came by where G was below a third of the window: u had all but given it up. `martingale`
-    (n_roots,) is M of `control` relative to the root's own weight, E[martingale] = 0; all zero if it was not asked for,
-    and biased walkers add nothing. `n_thinned` (n_roots,) says how often a root's walkers had to be thinned to the cap,
-    `walker_lags` (n_roots,) how many lags they took together.
+    `tree` are the walks, `paths` those from A to A, B or D: the same without a core. `success` and `ended` (n_roots,)
+    are the sums over a root's walks of the weight relative to the root's own weight that ended in B, and anywhere:
+    E[success] is the committor of the root, E[ended] = 1. `hidden` (n_roots,) is the part of `success` that came by
+    where G was below a third of the window: u had all but given it up. `martingale` (n_roots,) is M of `control`
+    relative to the root's own weight, E[martingale] = 0; all zero if it was not asked for, and biased walkers add
+    nothing. `n_thinned` (n_roots,) says how often a root's walkers had to be thinned to the cap, `walker_lags`
+    (n_roots,) how many lags they took together.
     `tallies` is the sum of `importance.tally` over all lags.
     """
 
     tree: PathTree
+    paths: PathTree
     frames: Frames
     success: Array
     ended: Array
@@ -104,6 +109,7 @@ class _Population:
     log_lowest: Array
     root: NDArray[np.int32]
     biased: NDArray[np.bool_]
+    inside: NDArray[np.bool_]
     frame: NDArray[np.int32]
 
     def take(self, rows: NDArray[np.intp] | NDArray[np.bool_]) -> _Population:
@@ -115,6 +121,7 @@ class _Population:
             self.log_lowest[rows],
             self.root[rows],
             self.biased[rows],
+            self.inside[rows],
             self.frame[rows],
         )
 
@@ -125,32 +132,50 @@ class _Population:
 
 
 class _Recorder:
-    """Collects frames and leaves."""
+    """Collects frames, leaves, and returns to A."""
 
     def __init__(self) -> None:
         self.builder = TreeBuilder()
         self.log_weights: list[Array] = []
         self.codes: list[NDArray[np.int8]] = []
+        self.inside: list[NDArray[np.bool_]] = []
         self.leaves: list[tuple[NDArray[np.int32], NDArray[np.int8], Array, NDArray[np.int32], Array]] = []
+        self.returns: list[tuple[NDArray[np.int32], Array, NDArray[np.int32]]] = []
 
     def add(
-        self, x: Array, parents: NDArray[np.int32], log_weights: Array, codes: NDArray[np.int8], lag: int
+        self,
+        x: Array,
+        parents: NDArray[np.int32],
+        log_weights: Array,
+        codes: NDArray[np.int8],
+        inside: NDArray[np.bool_],
+        lag: int,
     ) -> NDArray[np.int32]:
         ids = self.builder.add(x, parents, lag)
         self.log_weights.append(log_weights)
         self.codes.append(codes)
+        self.inside.append(inside)
         return ids
 
     def end(self, gone: _Population, codes: NDArray[np.int8]) -> None:
         self.leaves.append((gone.frame, codes, gone.log_weights, gone.root, gone.log_lowest))
 
+    def back(self, who: _Population) -> None:
+        self.returns.append((who.frame, who.log_weights, who.root))
+
     def frames(self) -> Frames:
         blocks = np.cumsum([0] + [len(c) for c in self.codes])
         return Frames(np.concatenate(self.log_weights), np.concatenate(self.codes), blocks)
 
-    def tree(self) -> PathTree:
+    def trees(self, whole: bool) -> tuple[PathTree, PathTree]:
+        """Return the walks and, unless they are the `whole` paths, those which they contain."""
         ids, codes, log_weights, root, _ = (np.concatenate(column) for column in zip(*self.leaves, strict=True))
-        return self.builder.finish(ids, codes, log_weights, root, 0, 0)
+        tree = self.builder.finish(ids, codes, log_weights, root, 0, 0)
+        if whole:
+            return tree, tree
+        none = np.zeros(0, np.int32)
+        columns = zip((none, np.zeros(0), none), *self.returns, strict=True)
+        return tree, excursions(tree, np.concatenate(self.inside), *(np.concatenate(column) for column in columns))
 
 
 def walk(
@@ -196,9 +221,10 @@ def walk(
         A walker's coordinates are not finite.
     """
     record, n = _Recorder(), len(roots.positions)
-    codes = engine.problem.label(roots.positions)
-    first = record.add(roots.priors, np.full(n, -1, np.int32), roots.log_weights, np.ones(n, np.int8), 0)
-    frame = record.add(roots.positions, first, roots.log_weights, codes, 1)
+    codes, inside = engine.problem.places(roots.positions)
+    nowhere, everywhere = np.full(n, -1, np.int32), np.ones(n, dtype=bool)
+    first = record.add(roots.priors, nowhere, roots.log_weights, np.ones(n, np.int8), everywhere, 0)
+    frame = record.add(roots.positions, first, roots.log_weights, codes, inside, 1)
     log_v = log_value(roots.positions) if n else np.zeros(0)
     everyone = _Population(
         roots.positions,
@@ -208,6 +234,7 @@ def walk(
         np.zeros(n),
         np.arange(n, dtype=np.int32),
         roots.biased.copy(),
+        inside,
         frame,
     )
     alive = _retire(record, everyone, codes)
@@ -228,10 +255,11 @@ def walk(
         n_lags += 1
         peak = max(peak, len(alive.root))
         walker_lags += np.bincount(alive.root, minlength=n)
-        codes, visits, pushes = _lag(engine, log_value, alive, control)
+        before = replace(alive, log_weights=alive.log_weights.copy())
+        codes, visits, pushes = _lag(engine, log_value, before, alive, control)
         tallies += visits
         martingale += np.bincount(alive.root, pushes, minlength=n)
-        _record_frames(record, alive, codes, n_lags, frame_stride)
+        _record_frames(record, before, alive, codes, n_lags, frame_stride)
         alive = _retire(record, alive, codes)
         if len(alive.root):
             log_g = alive.log_weights + importance(alive.log_values) - alive.log_reference
@@ -241,7 +269,8 @@ def walk(
     sums = _sums(record, roots, window)
     with np.errstate(over="ignore", invalid="ignore"):  # a wild V, of which no coefficient will be made
         martingale = martingale * np.exp(-roots.log_weights)
-    return Walk(record.tree(), record.frames(), *sums, martingale, n_thinned, walker_lags, tallies, n_lags, peak)
+    trees = record.trees(whole=not engine.problem.has_core)
+    return Walk(*trees, record.frames(), *sums, martingale, n_thinned, walker_lags, tallies, n_lags, peak)
 
 
 def walk_unbranched(
@@ -254,15 +283,15 @@ def walk_unbranched(
 
 
 def _lag(
-    engine: Engine, log_value: LogValue, alive: _Population, control: bool
+    engine: Engine, log_value: LogValue, before: _Population, alive: _Population, control: bool
 ) -> tuple[NDArray[np.int8], Array, Array]:
-    """Move everyone by a lag.
+    """Move everyone, who was as `before`, by a lag.
 
     Return the region codes, what the lag says about the importance, and what it adds to the martingale.
     """
-    log_weights, before, start = alive.log_weights.copy(), alive.log_values, alive.positions
+    log_weights, start = before.log_weights, before.positions
     noise = _move(engine, alive, control)
-    codes = engine.problem.label(alive.positions)
+    codes, alive.inside = engine.problem.places(alive.positions)
     outside, pushed = codes == OUTSIDE, ~alive.biased if control else np.zeros(len(codes), dtype=bool)
     # One call of the network: for few walkers it takes as long as for many.
     kicks = STEP * noise[pushed]
@@ -272,8 +301,8 @@ def _lag(
     alive.log_values[outside] = looks[: outside.sum()]
     pushes = np.zeros(len(codes))
     pushes[pushed] = _push(looks[outside.sum() :].reshape(2, -1), log_weights[pushed])
-    change = alive.log_weights + alive.log_values - log_weights - before
-    return codes, tally(log_weights, before, change), pushes
+    change = alive.log_weights + alive.log_values - log_weights - before.log_values
+    return codes, tally(log_weights, before.log_values, change), pushes
 
 
 def _move(engine: Engine, alive: _Population, control: bool) -> Array:
@@ -300,12 +329,23 @@ def _push(there: Array, log_weights: Array) -> Array:
     return pushes
 
 
-def _record_frames(record: _Recorder, alive: _Population, codes: NDArray[np.int8], n_lags: int, stride: int) -> None:
-    rows = np.ones(len(codes), dtype=bool) if n_lags % stride == 0 else codes != OUTSIDE
+def _record_frames(
+    record: _Recorder, before: _Population, alive: _Population, codes: NDArray[np.int8], n_lags: int, stride: int
+) -> None:
+    """Record everyone now and then, and who ended, left A or came back to it; of who left, also the last place in A."""
+    left, returned = before.inside & ~alive.inside, ~before.inside & alive.inside
+    if left.any():
+        last = before.take(left)
+        outside = np.full(len(last.root), OUTSIDE, np.int8)
+        alive.frame[left] = record.add(last.positions, last.frame, last.log_weights, outside, last.inside, n_lags)
+    rows = np.ones(len(codes), dtype=bool) if n_lags % stride == 0 else (codes != OUTSIDE) | left | returned
     if rows.any():
         alive.frame[rows] = record.add(
-            alive.positions[rows], alive.frame[rows], alive.log_weights[rows], codes[rows], n_lags + 1
-        )
+            alive.positions[rows], alive.frame[rows], alive.log_weights[rows], codes[rows], alive.inside[rows],
+            n_lags + 1,
+        )  # fmt: skip
+    if returned.any():
+        record.back(alive.take(returned))
 
 
 def _retire(record: _Recorder, alive: _Population, codes: NDArray[np.int8]) -> _Population:

@@ -167,9 +167,10 @@ def made_up_run(
         lengths.append(n_lags)
         extra = drift * memory * (np.exp(-start / memory) - np.exp(-(start + n_lags) / memory))
         n_exits = 4 * rng.poisson(0.005 * (n_lags + extra), n_replicas)
-        none = np.zeros((0, 1, 3))
-        no = np.zeros(0, int)
-        return FluxRun(state, none, none, no, no, np.zeros((n_replicas, 3), int), n_exits, n_lags, float(n_lags))
+        who = np.repeat(np.arange(n_replicas), n_exits)
+        x = np.zeros((len(who), 1, 3))
+        left, hits = np.stack([who, 0 * who], axis=1), np.zeros((n_replicas, 3), int)
+        return FluxRun(state, x, x, who, 0 * who, left, hits, n_exits, n_lags, float(n_lags))
 
     monkeypatch.setattr("openmm_rlis.flux.run_flux", run)
     found, n_lags, settled = equilibrate(engine_of(LIVELY), n_replicas)
