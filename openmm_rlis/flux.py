@@ -255,7 +255,7 @@ def equilibrate(
     resolution: float = 0.03,
     report: Callable[[int, float], None] | None = None,
 ) -> tuple[FluxRun, int, bool]:
-    """Run replicas from the start structure until the exit rate no longer drifts.
+    """Run replicas from the start structure until the rate of exits, from the core if there is one, no longer drifts.
 
     The run is cut into windows, of which the first three double at least. It ends when the exit rates of a window and
     of the one before agree within 2.5 standard errors of their difference (taken over replicas), where this error was
