@@ -24,8 +24,9 @@ BRUTE = {
 }  # fmt: skip
 HEAD = [
     "| beta | path | seeds | mean (1/ps) | brute force | mean / Eyring-Kramers | spread / claimed | intervals that "
-    "hold the mean | worst deviation from the mean, claimed errors | alarms | evaluations | seconds |",
-    "|---|---|---|---|---|---|---|---|---|---|---|---|",
+    "hold the mean | worst deviation from the mean, claimed errors | alarms | evaluations | of these learning | "
+    "relative variance x evaluations | the same without learning | seconds |",
+    "|---|---|---|---|---|---|---|---|---|---|---|---|---|---|---|",
 ]
 
 
@@ -37,13 +38,16 @@ def summary(beta: float, way: int, results: list[Row], brute: Row | None) -> str
     mean, error = k.mean(), k.std(ddof=1) / np.sqrt(len(k))
     held = int(((low <= mean) & (mean <= high)).sum())
     expected = eyring_kramers(source, target, beta)[0]
-    cost = [evaluations(r) for r in results]
+    cost = np.mean([evaluations(r) for r in results])
+    learning = np.mean([r["cost"]["force_evaluations"]["learning"] for r in results])
+    variance = k.var(ddof=1) / mean**2
     reference = "{:.4g} +- {:.1g}".format(*rate(brute)) if brute else "-"
     return (
         f"| {beta:g} | {source} -> {target} | {len(k)} | {mean:.4g} +- {error:.1g} | {reference} | "
         f"{mean / expected:.2f} | {k.std(ddof=1) / np.sqrt((e**2).mean()):.2f} | {held} | "
         f"{np.abs((k - mean) / e).max():.1f} | {sum(bool(r['diagnostics']['alarms']) for r in results)} | "
-        f"{np.mean(cost):.1e} | {np.mean([r['cost']['seconds'] for r in results]):.0f} |"
+        f"{cost:.1e} | {learning:.1e} | {variance * cost:.1e} | {variance * (cost - learning):.1e} | "
+        f"{np.mean([r['cost']['seconds'] for r in results]):.0f} |"
     )
 
 

@@ -80,7 +80,8 @@ def score_limit(n_batches: int) -> float:
 def measure(found: Production) -> dict[str, float]:
     """Return every diagnostic as a number, NaN where the run is too short to say.
 
-    `ess` of the weights that arrived, `tail_index` and `largest_root_share` of the sizes of root contributions,
+    `ess` of the weights that arrived, `tail_index` of as many of the largest root contributions in size (where nothing
+    arrived there is the control variate alone, a cloud of small numbers, no tail), `largest_root_share` of all,
     `batch_tail_index` and `largest_batch_share` of batches, and standard scores (differences over their standard
     errors) `defence_score`, `batch_halves_score`, `round_halves_score`, `control_score`, `exits_score`; `hidden_share`
     is the share of the transitions of defensive roots that V had all but given up on their way, `thinned_share` that of
@@ -106,7 +107,8 @@ def measure(found: Production) -> dict[str, float]:
         numbers["ess"] = effective_sample_size(np.log(weights))
         sizes, total = np.abs(found.root_contributions), float(found.root_contributions.sum())
         if total > 0.0:
-            numbers["tail_index"] = tail_index(np.log(sizes[sizes > 0.0]))
+            largest = np.sort(sizes)[-len(weights) :]
+            numbers["tail_index"] = tail_index(np.log(largest[largest > 0.0]))
             numbers["largest_root_share"] = float(sizes.max()) / total
     return numbers
 

@@ -68,6 +68,20 @@ def test_a_control_variate_that_is_not_zero_on_average_is_named() -> None:
         assert bool(named) is expected
 
 
+@pytest.mark.parametrize(("exponent", "expected"), [(0.3, False), (1.5, True)])
+def test_small_control_variates_are_no_tail(exponent: float, expected: bool) -> None:
+    """Few of many roots arrive: how heavy the arrivals are is asked, not how far they stand above the rest."""
+    found, rng = production(np.random.default_rng(8)), np.random.default_rng(9)
+    n, n_arrived = 40_000, 200
+    weights = np.zeros(n)
+    weights[:n_arrived] = rng.uniform(size=n_arrived) ** -exponent
+    few = replace(
+        found, root_weights=weights, root_control=rng.normal(0.0, 1e-3, n), root_defensive=np.ones(n, dtype=bool),
+        root_batches=np.arange(n) % N_BATCHES,
+    )  # fmt: skip
+    assert (measure(few)["tail_index"] > 0.7) is expected
+
+
 def test_one_root_counts_by_what_it_adds() -> None:
     """A root whose arrival the control variate had foreseen carries nothing; one that was taken far too much does."""
     found = production(np.random.default_rng(7))
