@@ -80,6 +80,7 @@ def test_small_control_variates_are_no_tail(exponent: float, expected: bool) -> 
         root_batches=np.arange(n) % N_BATCHES,
     )  # fmt: skip
     assert (measure(few)["tail_index"] > 0.7) is expected
+    assert any("tail index" in line for line in lines(few)) is expected
 
 
 def test_one_root_counts_by_what_it_adds() -> None:
