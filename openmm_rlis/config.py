@@ -59,7 +59,8 @@ class Settings(Section):
     defensive_share: float = Field(1.0, ge=0.0, le=1.0)
     """Share of roots whose walkers play no roulette: they see every channel, whatever V says."""
     core: bool = True
-    """Start walks at a core of A where exits from A are rare (see `core`); the rate is that of A either way."""
+    """Start walks at an inner core of A where exits from A are rare (see `core`), unless a value function is given; the
+    rate is that of A either way."""
     control: bool = True
     """Take from the arrivals what the noise did to V on the way, zero on average (see `control`): less variance."""
     unbiased_share: float = Field(0.5, ge=0.0, le=1.0)
@@ -102,8 +103,8 @@ class RunConfig(Section):
     seed: int = Field(1, ge=0, lt=2**63)
     """Seed of every random stream of the run."""
     target_relative_error: float = Field(0.1, gt=0.0, lt=1.0)
-    """The run ends when standard error / rate falls below this, or below half of it while an alarm is on; 0.1 by
-    default, 0.05 for `brute`."""
+    """The run ends when standard error / rate falls below this, or below half of it while an alarm doubts the error;
+    0.1 by default, 0.05 for `brute`."""
     max_force_evaluations: int | None = Field(None, gt=0)
     """Limit on force evaluations (forces of one walker once), for each direction."""
     max_seconds: float | None = Field(None, gt=0.0)

@@ -26,6 +26,10 @@ from .weights import effective_sample_size, tail_index
 
 Array = NDArray[np.float64]
 FALSE_ALARM = 0.002
+NOT_OF_THE_ERROR = ("settled", "ended", "thinned_share")
+"""Checks whose alarm more paths do not help."""
+FEWEST_EXITS = 20
+"""Exits of a batch, on average, below which their numbers are too uneven for a test that takes them as normal."""
 FEWEST_ROOTS = 20
 """Roots with success, below which nothing can be said about tails and agreement."""
 
@@ -99,7 +103,7 @@ def measure(found: Production) -> dict[str, float]:
         "batch_halves_score": _halves(k[::2], k[1::2]),
         "round_halves_score": _rounds(found),
         "control_score": _control(found),
-        "exits_score": _outlier(found.totals.exits / np.maximum(found.totals.time, 1e-300)),
+        "exits_score": _exits(found.totals),
         "hidden_share": found.hidden / defended if (defended := found.defended) > 0.0 else float("nan"),
         "thinned_share": found.n_thinned / max(len(found.root_weights), 1),
     }
@@ -123,6 +127,11 @@ class Diagnostic:
     alarm: str
 
     @property
+    def doubts_error(self) -> bool:
+        """Whether the alarm says that the error bar may be too small: more paths help then."""
+        return bool(self.alarm) and self.name not in NOT_OF_THE_ERROR
+
+    @property
     def verdict(self) -> str:
         """`alarm`, `passed`, or `not known`."""
         return "alarm" if self.alarm else "passed" if np.isfinite(self.value) else "not known"
@@ -144,7 +153,7 @@ def checks(
     rows = [
         (
             "settled", float(settled) if found.n_rounds else float("nan"), "yes", not settled,
-            "the run in A did not settle before production: the exit rate may still drift; make A's core larger, or "
+            "the run in A did not settle before production: the exit rate may still drift; make A larger, or "
             "give slow neighbours of A as `others`",
         ),
         (
@@ -256,8 +265,9 @@ def _score(differences: Array) -> float:
     return float(differences.mean() / error) if error > 0.0 else float("nan")
 
 
-def _outlier(values: Array) -> float:
-    spread = float(values.std(ddof=1)) if len(values) > 2 else 0.0
+def _exits(totals: BatchTotals) -> float:
+    values = totals.exits / np.maximum(totals.time, 1e-300)
+    spread = float(values.std(ddof=1)) if len(values) > 2 and totals.exits.mean() >= FEWEST_EXITS else 0.0
     return float(np.abs(values - values.mean()).max() / spread) if spread > 0.0 else float("nan")
 
 

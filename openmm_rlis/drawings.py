@@ -128,7 +128,7 @@ def landscape(runs: Sequence[RunData], plane: Plane) -> Landscape:
 def _clouds(run: RunData, plane: Plane) -> list[tuple[FloatArray, FloatArray]]:
     """Return two clouds of points and weights for one transition: of the paths, and of the replicas last in A."""
     transitions = run.paths.success().weights.sum()
-    points, weights = plane_points(run.paths, plane.points, run.frame_interval, MAX_FRAMES)
+    points, weights = plane_points(run.paths, plane.points, MAX_FRAMES)
     seen = plane.points(run.replicas)
     return [(points, weights / transitions), (seen, np.full(len(seen), run.time.sum() / len(seen) / transitions))]
 
@@ -186,7 +186,7 @@ def plane_panel(runs: Sequence[RunData], plane: Plane, ground: Landscape, groupi
 def density_panel(run: RunData, plane: Plane, ground: Landscape) -> Figure:
     """Draw where success paths spend their time on a plane, in decades of the density."""
     figure, axis = _square()
-    points, times = plane_points(run.paths, plane.points, run.frame_interval, MAX_FRAMES, only_success=True)
+    points, times = plane_points(run.paths, plane.points, MAX_FRAMES, only_success=True)
     density = np.histogram2d(points[:, 0], points[:, 1], bins=ground.edges, weights=times)[0]
     with np.errstate(divide="ignore"):
         decades = np.where(density > 0, np.log10(density / max(float(density.max()), 1e-300)), np.nan)
@@ -281,7 +281,7 @@ def draw_traces(axis: Axes, run: RunData, plane: Plane, colour: str) -> None:
 def draw_profile(axis: Axes, run: RunData, plane: Plane, colour: str) -> None:
     """Draw the time that success paths spend along the one number of a plane."""
     axis.set(xlabel=plane.labels[0], ylabel="time per transition / ps in each cell")
-    points, times = plane_points(run.paths, plane.points, run.frame_interval, MAX_FRAMES, only_success=True)
+    points, times = plane_points(run.paths, plane.points, MAX_FRAMES, only_success=True)
     if not len(points):
         say_nothing(axis, "no success paths yet")
         return

@@ -51,9 +51,10 @@ class FluxState:
 class Pool:
     """The exits of a stretch of unbiased run, from which walks start.
 
-    `exits` and `priors` are (m, n_atoms, 3): the first structure outside A, or A's core, and the one before it;
-    `replica` (m,) says whose exit it is; `n_exits` (n_replicas,) counts the exits from A; `time` is the sum over
-    replicas, in ps.
+    `exits` and `priors` are (m, n_atoms, 3): the first structure outside A and the one before it. With a core (see
+    `core`) they are exits from the core, and places in A outside the core where a replica started anew, which are their
+    own priors. `replica` (m,) says whose they are; `n_exits` (n_replicas,) counts the exits from A; `time` is the sum
+    over replicas, in ps.
     """
 
     exits: Array

@@ -138,7 +138,7 @@ class Loop:
             self.engine.reseed(stream(self.seed, FLUX))
             n = self.settings.n_batches * self.settings.replicas
             found, lags, settled = equilibrate(
-                self.engine, n, report=lambda i, j: self._tell("flux", i, message=f"exits per ps: {j:.4g}")
+                self.engine, n, report=lambda i, j: self._tell("flux", i, message=f"starts of walks per ps: {j:.4g}")
             )
             cost = self.engine.cost.force_evaluations - self.counted
             info = {"lags": lags, "time": found.time, "settled": settled, "flux_evaluations": cost}
@@ -265,7 +265,7 @@ class Loop:
             block = self._unfinished_block(index)
             if not block:
                 result = Result(self.store, self.problem, result)
-                wanted = self.goal.error_wanted(alarmed=index > 0 and bool(result.diagnostics["alarms"]))
+                wanted = self.goal.error_wanted(index > 0 and any(check.doubts_error for check in result.checks))
                 self._tell_production(result, index, wanted)
                 if is_look(index) and result.rate.relative_error <= wanted:
                     return "target"

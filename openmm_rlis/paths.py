@@ -159,7 +159,8 @@ class PathEnsemble:
     def to_mdtraj(self, i: int) -> Any:
         """Return path `i` as an mdtraj.Trajectory, `.time` in ps from the first frame, with the cell if there is one.
 
-        A frame lies in A, the next one a lag later; then there is one every `frame_stride` lags, and one at the end.
+        A frame lies in A, the next one a lag later; then there is one every `frame_stride` lags, the first of them
+        perhaps earlier, and one at the end.
         """
         import mdtraj
 

@@ -192,9 +192,13 @@ class Problem:
         """Return the codes (n,) of positions (n, n_atoms, 3), see `label`, and who is in A, in its core or not."""
         codes = self.label(positions)
         inside = codes == SOURCE
-        rest = np.flatnonzero(codes == OUTSIDE)
+        rest = np.flatnonzero(~inside)
         if self.has_core and len(rest):
             inside[rest] = self.whole_source.contains(positions[rest])
+            both = codes[inside & (codes >= TARGET)]
+            if len(both):
+                names = f"both {self.whole_source.name} and {self.regions[both[0] - 1].name}"
+                raise bad_input("regions", "disjoint sets", f"a structure in {names}", "shrink one")
         return codes, inside
 
     def _name_regions(self) -> None:

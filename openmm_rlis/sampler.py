@@ -52,13 +52,14 @@ def run(
     seed
         Of every random stream; the same seed gives the same result, interrupted or not.
     target_relative_error
-        Stop when standard error / rate is below this, between 0 and 1, or below half of it while an alarm is on; the
-        cost goes as one over its square.
+        Stop when standard error / rate is below this, between 0 and 1, or below half of it while an alarm doubts the
+        error; the cost goes as one over its square.
     max_force_evaluations, max_seconds
         Limits of the whole run; whichever comes first ends it with a valid partial result. One force evaluation is the
         forces of one walker once; seconds are wall time. A round of production that has begun is finished.
     value
-        A value function to start from instead of a cold start; it is trained further, in a copy.
+        A value function to start from instead of a cold start; it is trained further, in a copy. There is no inner core
+        of A then, which a cold start would look for (`settings.core`).
     workers
         Processes on this machine for production; more than 1 need a main module that can be imported.
     platform

@@ -140,7 +140,7 @@ def split(
     log_survival = [0.0]
     # Of the paths that were cut, the frames above the level before: the survivors all descend from a few.
     seen: list[tuple[Array, float]] = []
-    lost: list[_Path] = []
+    lost: list[tuple[int, Array]] = []
     while True:
         best = np.array([path.best() for path in paths])
         n_arrived = int(np.isinf(best).sum())
@@ -156,7 +156,7 @@ def split(
                 "check the region, or shorten the lag: paths that fall back within one cannot climb"
             )
         floor = levels[-1] if levels else -np.inf
-        lost += [paths[i] for i in dead if paths[i].code >= FIRST_OTHER]
+        lost += _ended_elsewhere([paths[i] for i in dead])
         fell = [(x, s) for i in dead for x, s in zip(paths[i].frames, paths[i].scores, strict=True) if s > floor]
         seen += [fell[i] for i in rng.permutation(len(fell))[:MOST_PER_BIN]]
         levels.append(level)
@@ -200,7 +200,7 @@ def _finish(engine: Engine, score: Score, paths: list[_Path], max_lags: int, str
 
 def _collect(
     paths: list[_Path],
-    lost: list[_Path],
+    lost: list[tuple[int, Array]],
     levels: Array,
     log_survival: Array,
     log_p: float,
@@ -219,12 +219,14 @@ def _collect(
     chosen = _spread(frame_log_values, rng)
     frames = np.stack([seen[i][0] for i in chosen])
     arrivals = np.stack([path.frames[-1] for path in paths if path.code == TARGET])
-    ended = [path for path in [*lost, *paths] if path.code >= FIRST_OTHER]
-    dead_ends = [
-        np.stack([path.frames[-1] for path in ended if path.code == code])[:MOST_PER_BIN]
-        for code in sorted({path.code for path in ended})
-    ]
+    lost = [*lost, *_ended_elsewhere(paths)]
+    dead_ends = [np.stack([x for at, x in lost if at == code]) for code in sorted({at for at, _ in lost})]
     return Splitting(scores, log_values, frames, frame_log_values[chosen], arrivals, dead_ends, log_p, len(levels))
+
+
+def _ended_elsewhere(paths: list[_Path]) -> list[tuple[int, Array]]:
+    """Return code and last frame of the paths that ended in other regions."""
+    return [(path.code, path.frames[-1].copy()) for path in paths if path.code >= FIRST_OTHER]
 
 
 def _spread(log_values: Array, rng: np.random.Generator) -> NDArray[np.intp]:

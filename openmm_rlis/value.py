@@ -146,6 +146,9 @@ class ValueFunction(nn.Module):
     def committor(self, positions: Any, problem: Problem | None = None) -> NDArray[np.float64]:
         """Return the learned P(B first) (n,), 1 in B, 0 in A and D.
 
+        Where the run gave A a core (see `core`), V was learned for paths that fail in the core: close to A it is larger
+        than the committor by what comes back to A and still reaches B, less than the success probability of exits.
+
         Parameters
         ----------
         positions
@@ -183,7 +186,7 @@ class ValueFunction(nn.Module):
         value = cls(features, arrays, float(arrays["coarse_share"]), int(arrays["hidden"]))
         own = value.state_dict()
         for key in own:
-            if key in arrays:  # not the features, and what earlier versions did not store
+            if not key.startswith("features.") and (key in arrays or key != "center_others"):
                 own[key] = torch.as_tensor(np.array(arrays[key]))
         value.load_state_dict(own)
         return value.eval()

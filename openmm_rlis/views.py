@@ -102,8 +102,9 @@ def _lessons(run: RunDirectory) -> list[dict[str, Any]]:
     if not infos or not run.rounds("flux"):  # the flux round comes before learning; without one there is no rate
         return []
     flux = run.read_round("flux", 0)
-    exits_per_time = float(flux.arrays["n_exits"].sum() / flux.info["time"])
-    return [{**info, "rate": exits_per_time * info["success_probability"]} for info in infos]
+    # Walks start at exits from A or, where it has one, from its core: `success_probability` is that of these.
+    starts_per_time = len(flux.arrays["exits"]) / float(flux.info["time"])
+    return [{**info, "rate": starts_per_time * info["success_probability"]} for info in infos]
 
 
 def obtain(run: RunData, what: str) -> tuple[Any, str]:
@@ -145,12 +146,13 @@ def frame_weights(tree: PathTree, keep: NDArray[np.bool_] | None = None) -> Floa
 
 
 def plane_points(
-    paths: PathEnsemble, plane: Points, interval: float, n_most: int, only_success: bool = False
+    paths: PathEnsemble, plane: Points, n_most: int, only_success: bool = False
 ) -> tuple[FloatArray, FloatArray]:
-    """Return points (n, k) of about `n_most` frames at most, `interval` ps apart, and the time (n,) each stands for.
+    """Return points (n, k) of about `n_most` frames at most, and the time (n,) in ps that each stands for.
 
-    Frames are thinned out evenly, so the weights stay in proportion. The last frame of every path lies in a region and
-    the first one of every root in A; both are left out. With `only_success` failing paths count for nothing.
+    That is the time since the frame before. Frames are thinned out evenly, so the weights stay in proportion. The last
+    frame of every path lies in a region and the first one of every root in A; both are left out. With `only_success`
+    failing paths count for nothing.
     """
     step = thinning(paths, n_most)
     points, weights = [], [np.empty(0)]
@@ -159,10 +161,10 @@ def plane_points(
         free = (tree.parents >= 0) & ((weight > 0) | (not only_success))
         free[tree.leaves] = False
         chosen = np.flatnonzero(free)[::step]
-        weights.append(weight[chosen])
+        weights.append(weight[chosen] * (tree.lags[chosen] - tree.lags[tree.parents[chosen]]))
         points += [plane(tree.positions[chosen[i : i + CHUNK]]) for i in range(0, len(chosen), CHUNK)]
     joined = np.concatenate(points) if points else np.empty((0, 2))
-    return joined, step * interval * np.concatenate(weights)
+    return joined, step * paths.frame_interval * np.concatenate(weights)
 
 
 def thinning(paths: PathEnsemble, n_most: int) -> int:

@@ -38,6 +38,7 @@ Array = NDArray[np.float64]
 LogValue = Callable[[Array], Array]
 LogImportance = Callable[[Array], Array]
 STEP = 0.1
+IN_A = "; if it is a part of A, set settings.core=false, or make A smaller"
 LONG = (50_000, 500_000)
 """Lags after which a person is told that a walk is not over; one of LJ7 takes some 5000."""
 
@@ -46,9 +47,9 @@ LONG = (50_000, 500_000)
 class Roots:
     """Exits to start from.
 
-    positions (n, n_atoms, 3) outside A; priors, the structures before them; log_weights (n,); biased (n,), who feels
-    the bias; defensive (n,), whose walkers never play roulette, so that a V that is far too small in a live channel
-    cannot hide it; batches (n,), whose root it is: batches walk side by side and never meet.
+    positions (n, n_atoms, 3) outside A, or its core; priors, the structures before them; log_weights (n,); biased (n,),
+    who feels the bias; defensive (n,), whose walkers never play roulette, so that a V that is far too small in a live
+    channel cannot hide it; batches (n,), whose root it is: batches walk side by side and never meet.
     """
 
     positions: Array
@@ -244,12 +245,12 @@ def walk(
         if n_lags >= max_lags:
             raise RlisError(
                 f"{len(alive.root)} walkers did not reach any region in {max_lags} lags; "
-                "give the trap as a region in `others`"
+                "give the trap as a region in `others`" + (IN_A if engine.problem.has_core else "")
             )
         if n_lags in LONG:
             warnings.warn(
                 f"{len(alive.root)} walkers have been outside all regions for {n_lags} lags; if they rest in a trap, "
-                "stop the run and give the trap as a region in `others`",
+                "stop the run and give the trap as a region in `others`" + (IN_A if engine.problem.has_core else ""),
                 stacklevel=2,
             )
         n_lags += 1

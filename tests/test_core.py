@@ -7,6 +7,7 @@ were forgotten would show, and a test says so.
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,13 +19,16 @@ from systems_1d import Line, double_well
 from test_flux import LIVELY, z_score
 
 import openmm_rlis as rlis
+from openmm_rlis import views
 from openmm_rlis.branching import Window
 from openmm_rlis.config import Settings
 from openmm_rlis.core import LAGS_PER_EXIT, Core, Distances, exit_rate
 from openmm_rlis.core import RARE as RARELY
 from openmm_rlis.engine import Engine
+from openmm_rlis.errors import InputError
 from openmm_rlis.flux import FluxRun, first_exits, initial_state, run_flux
 from openmm_rlis.problem import OUTSIDE, SOURCE, TARGET, Problem
+from openmm_rlis.result import Result
 from openmm_rlis.storage import RunDirectory
 from openmm_rlis.trees import PathTree
 from openmm_rlis.walk import Roots, Walk, walk
@@ -141,6 +145,46 @@ def test_without_a_core_walks_are_paths(run: FluxRun) -> None:
     assert isinstance(done.paths, PathTree) and done.paths is done.tree
 
 
+def test_a_run_with_a_core_can_be_cut_into_stretches() -> None:
+    problem = inner(LIVELY.problem())
+
+    def engine() -> Engine:
+        found = Engine(problem, 64)
+        found.reseed(np.random.default_rng(3))
+        return found
+
+    whole = run_flux(engine(), initial_state(problem, 16), 110)
+    again, moving, state = FluxRun.from_arrays(whole.arrays(), 110, whole.time), engine(), initial_state(problem, 16)
+    for pool in again.stretches(50):
+        run = run_flux(moving, state, 50)
+        state = run.state
+        for name in ("exits", "priors", "replica", "n_exits"):
+            assert np.array_equal(getattr(pool, name), getattr(run.pool, name)), name
+        assert 0 < pool.n_exits.sum() != len(pool.exits)
+    part = whole.pool.part(np.arange(4, 12), 16)
+    assert np.array_equal(part.n_exits, whole.n_exits[4:12])
+
+
+def test_runs_stored_before_there_were_cores_are_read() -> None:
+    engine = Engine(LIVELY.problem(), 64)
+    engine.reseed(np.random.default_rng(1))
+    run = run_flux(engine, initial_state(engine.problem, 16), 60)
+    old = run.arrays()
+    del old["left"]
+    again = FluxRun.from_arrays(old, 60, run.time)
+    for mine, theirs in zip(again.stretches(20), run.stretches(20), strict=True):
+        assert np.array_equal(mine.n_exits, theirs.n_exits)
+
+
+def test_a_target_that_overlaps_with_a_outside_the_core_is_named() -> None:
+    problem = LIVELY.problem()
+    problem.target = LIVELY.region((0.4, 9.0), "B")  # A reaches to 0.5
+    x = np.array([[[0.45, 0.0, 0.0]]])
+    with pytest.raises(InputError, match=r"^regions: expected disjoint sets, got a structure in both A and B"):
+        inner(problem).places(x)
+    assert inner(problem).places(x + 0.5)[0][0] == TARGET
+
+
 # Which core
 
 
@@ -178,6 +222,44 @@ def test_where_exits_are_rare_there_is_a_core(line: Line) -> None:
     engine = Engine(problem, 256)
     engine.reseed(np.random.default_rng(1))
     assert first_exits(engine, may_have_core=False)[1] is None
+
+
+TINY: dict[str, Any] = {
+    "seed": 3, "target_relative_error": 0.4,
+    "settings": Settings(n_batches=6, replicas=4, learning_rounds=2, learning_roots=40, n_slots=64),
+}  # fmt: skip
+
+
+def numbers(result: Result) -> dict[str, Any]:
+    found = json.loads((result.directory / "result.json").read_text())
+    del found["cost"]["seconds"]
+    return found
+
+
+def test_the_core_is_kept_when_a_run_is_resumed_or_spread(tmp_path: Path) -> None:
+    """Killed in learning and resumed: the same numbers. With two workers and a bias: another run, that works."""
+    whole = rlis.run(RARE.problem(), tmp_path / "whole", **TINY)
+    told = 0
+
+    def kill(progress: Any) -> None:
+        nonlocal told
+        told += progress.stage == "learning"
+        if told == 2:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        rlis.run(RARE.problem(), tmp_path / "killed", **TINY, progress=kill)
+    assert numbers(rlis.resume(tmp_path / "killed", RARE.problem())) == numbers(whole)
+    settings = TINY["settings"].model_copy(update={"bias_scale": 0.3})
+    spread = rlis.run(RARE_BALLS.problem(), tmp_path / "spread", **{**TINY, "settings": settings}, workers=2)
+    assert spread.stopped == "target" and abs(spread.ended.value - 1.0) < 5.0 * spread.ended.standard_error
+    assert "core/radius" in RunDirectory.open(spread.directory).read_round("start", 0).arrays
+
+
+def test_learning_rounds_show_the_rate_of_the_whole_of_a(tmp_path: Path) -> None:
+    result = rlis.run(RARE.problem(), tmp_path / "run", **TINY)
+    lessons = views.load(result.directory).lessons
+    assert 0.2 < lessons[-1]["rate"] / result.rate.value < 5.0  # exits from A are ten times rarer than from the core
 
 
 def test_whole_runs_agree_with_the_exact_rate(tmp_path: Path) -> None:

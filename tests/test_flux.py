@@ -120,7 +120,7 @@ def test_a_run_can_be_cut_into_stretches() -> None:
         run = run_flux(engine, state, 50)
         state = run.state
         assert len(run.exits) > 10 and pool.time == pytest.approx(run.time)
-        for name in ("exits", "priors", "replica"):
+        for name in ("exits", "priors", "replica", "n_exits"):
             assert np.array_equal(getattr(pool, name), getattr(run.pool, name)), name
     assert len(again.stretches(50)) == 2 and again.stretches(111) == []
     rows = np.arange(4, 12)

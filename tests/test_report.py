@@ -203,8 +203,8 @@ def test_two_samples_of_one_density_count_by_their_effective_numbers() -> None:
 
 def test_thinned_points_keep_their_weight() -> None:
     paths = PathEnsemble([random_tree(np.random.default_rng(i), i, 40) for i in range(10)])
-    _, all_weights = views.plane_points(paths, PLANE.points, 1.0, 10**9)
-    points, weights = views.plane_points(paths, PLANE.points, 1.0, 500)
+    _, all_weights = views.plane_points(paths, PLANE.points, 10**9)
+    points, weights = views.plane_points(paths, PLANE.points, 500)
     assert len(points) == len(weights) < 600
     assert weights.sum() == pytest.approx(all_weights.sum(), rel=0.3)
 

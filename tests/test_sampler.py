@@ -23,6 +23,7 @@ from systems_1d import Line, double_well, triple_well
 
 import openmm_rlis as rlis
 from openmm_rlis.config import Settings
+from openmm_rlis.diagnostics import Diagnostic
 from openmm_rlis.engine import Engine
 from openmm_rlis.errors import InputError
 from openmm_rlis.result import Result
@@ -303,7 +304,7 @@ def test_a_run_with_an_alarm_goes_on_to_half_of_the_target(tmp_path: Path, monke
     options = {**TINY, "target_relative_error": 0.3}
     good = rlis.run(DOUBLE.problem(), tmp_path / "good", **options)
     assert not good.diagnostics["alarms"] and good.rate.relative_error <= 0.3
-    monkeypatch.setattr(Result, "diagnostics", property(lambda _: {"alarms": ["made up for this test"]}))
+    monkeypatch.setattr(Result, "checks", [Diagnostic("tail_index", 1.0, "at most 0.7", "made up for this test")])
     doubtful = rlis.run(DOUBLE.problem(), tmp_path / "doubtful", **options, progress=told.append)
     assert doubtful.stopped == "target" and doubtful.rate.relative_error <= 0.15
     n = good.n_rounds
