@@ -35,7 +35,7 @@ def tree_walk(
         np.zeros(len(leaves), np.int32), 0, 0,
     )  # fmt: skip
     frames = Frames(weight, code, np.array(blocks))
-    return Walk(tree, frames, *np.zeros((4, 1)), *np.zeros((2, 1), int), np.zeros((3, 1)), len(blocks), 1)
+    return Walk(tree, tree, frames, *np.zeros((4, 1)), *np.zeros((2, 1), int), np.zeros((3, 1)), len(blocks), 1)
 
 
 def recursive(done: Walk, log_values: Array, decay: float, frame: int) -> float:
