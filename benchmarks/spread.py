@@ -39,7 +39,7 @@ def summary(beta: float, way: int, results: list[Row], brute: Row | None) -> str
     held = int(((low <= mean) & (mean <= high)).sum())
     expected = eyring_kramers(source, target, beta)[0]
     cost = np.mean([evaluations(r) for r in results])
-    learning = np.mean([r["cost"]["force_evaluations"]["learning"] for r in results])
+    learning = np.mean([evaluations(r, "learning") for r in results])
     variance = k.var(ddof=1) / mean**2
     reference = "{:.4g} +- {:.1g}".format(*rate(brute)) if brute else "-"
     return (

@@ -28,6 +28,7 @@ from numpy.typing import NDArray
 from .features import evaluate
 from .problem import Problem
 from .regions import Region
+from .value import spread
 
 Array = NDArray[np.float64]
 LAGS_PER_EXIT = 20.0
@@ -86,8 +87,7 @@ class Distances:
         center = self.problem.whole_source.center
         if center is not None:
             return center.numpy(), np.ones(center.numel())
-        spread = f.std(0)
-        return f.mean(0), np.where(spread > 1e-3 * spread.max(), spread, max(float(spread.max()), 1e-12))
+        return f.mean(0), spread(f)
 
     def core(self) -> Core | None:
         """Return the largest core that is left once in `LAGS_PER_EXIT` lags, or None if A is left often.
@@ -105,5 +105,5 @@ class Distances:
 
 def exit_rate(distances: Array, radius: float) -> float:
     """Return how often a replica leaves the core of a radius in a lag; `distances` (n_lags, n), infinite outside A."""
-    within = distances <= radius if np.isfinite(radius) else np.isfinite(distances)
+    within = (distances <= radius) & np.isfinite(distances)
     return float((within[:-1] & ~within[1:]).mean()) if len(within) > 1 else 0.0

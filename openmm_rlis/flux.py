@@ -232,7 +232,7 @@ def first_exits(
         No replica ever left A, or its core.
     """
     seen = Distances(engine.problem, n_lags // 2)
-    run = run_flux(engine, initial_state(engine.problem, n_replicas), n_lags, watch=seen)
+    run = run_flux(engine, initial_state(engine.problem, n_replicas), n_lags, watch=seen if may_have_core else None)
     core = seen.core() if may_have_core else None
     if core is not None:
         engine.problem = engine.problem.with_core(core.region(engine.problem))

@@ -159,6 +159,13 @@ class Problem:
     def label(self, positions: NDArray[np.float64]) -> NDArray[np.int8]:
         """Return the region codes (n,) of positions (n, n_atoms, 3): 0 none, 1 A, 2 B, 3.. the others.
 
+        With a core 1 is the core, and the rest of A is 0. Raises what `places` does.
+        """
+        return self.places(positions)[0]
+
+    def places(self, positions: NDArray[np.float64]) -> tuple[NDArray[np.int8], NDArray[np.bool_]]:
+        """Return the codes (n,) of positions (n, n_atoms, 3), see `label`, and who is in A, in its core or not.
+
         Raises
         ------
         DivergedError
@@ -172,7 +179,12 @@ class Problem:
                 f"{len(bad)} of {len(positions)} walkers have coordinates that are not finite "
                 f"(first: walker {bad[0]}); the time step of {self.timestep} ps is too long or the bias too strong"
             )
-        return label(self.regions, positions)
+        codes = label((self.whole_source, self.target, *self.others), positions)
+        inside = codes == SOURCE
+        if self.has_core and inside.any():
+            rows = np.flatnonzero(inside)
+            codes[rows[~self.source.contains(positions[rows])]] = OUTSIDE
+        return codes, inside
 
     def with_core(self, core: Region) -> Problem:
         """Return this problem for walks that start and fail at a core of A, see `openmm_rlis.core`.
@@ -187,19 +199,6 @@ class Problem:
     def has_core(self) -> bool:
         """Whether `source` is a core of A."""
         return self.source is not self.whole_source
-
-    def places(self, positions: NDArray[np.float64]) -> tuple[NDArray[np.int8], NDArray[np.bool_]]:
-        """Return the codes (n,) of positions (n, n_atoms, 3), see `label`, and who is in A, in its core or not."""
-        codes = self.label(positions)
-        inside = codes == SOURCE
-        rest = np.flatnonzero(~inside)
-        if self.has_core and len(rest):
-            inside[rest] = self.whole_source.contains(positions[rest])
-            both = codes[inside & (codes >= TARGET)]
-            if len(both):
-                names = f"both {self.whole_source.name} and {self.regions[both[0] - 1].name}"
-                raise bad_input("regions", "disjoint sets", f"a structure in {names}", "shrink one")
-        return codes, inside
 
     def _name_regions(self) -> None:
         for region, name in zip(self.regions, ("A", "B", *[f"D{i}" for i in range(len(self.others))]), strict=True):

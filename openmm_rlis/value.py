@@ -243,6 +243,13 @@ def as_frames(positions: Any) -> NDArray[np.float64]:
     return frames
 
 
+def spread(values: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return the standard deviations (k,) of features (n, k), the largest of them for one that hardly varies."""
+    deviation: NDArray[np.float64] = values.std(0)
+    largest = max(float(deviation.max()), 1e-12)
+    return np.where(deviation > 1e-3 * largest, deviation, largest)
+
+
 def feature_statistics(
     problem: Problem,
     samples: NDArray[np.float64],
@@ -252,8 +259,7 @@ def feature_statistics(
 ) -> dict[str, NDArray[np.float64]]:
     """Return the standardisation of a ValueFunction from structures (n, n_atoms, 3): all, in A, in B, in others."""
     f, *centers = (evaluate(problem.features, x) for x in (samples, source, target, *others))
-    mean, scale = f.mean(0), f.std(0)
-    scale = np.where(scale > 1e-3 * max(float(scale.max()), 1e-12), scale, max(float(scale.max()), 1e-12))
+    mean, scale = f.mean(0), spread(f)
     a, b, *d = [(center.mean(0) - mean) / scale for center in centers]
     return {
         "mean": mean,
