@@ -32,8 +32,10 @@ from .value import ValueFunction
 
 Array = NDArray[np.float64]
 Kind = Literal["plain", "biased", "noise"]
-"""What a Context does besides moving: nothing, bias and weight, or the sum of the noise."""
+"""What a Context does besides moving: nothing, bias and weight, or what tells the noise (the sum of the forces)."""
 KINDS: tuple[Kind, ...] = ("plain", "biased", "noise")
+CALL = 2000
+"""Steps of one degree of freedom that take as long as what a call of a Context takes besides: packed, on a CPU."""
 
 
 @contextmanager
@@ -95,8 +97,11 @@ class Engine:
         self.cost = Cost()
         self.deadline = math.inf  # of time.monotonic, after which `propagate` raises DeadlineError
         self.packed = can_pack(problem.system)
+        self._mobility = problem.mobility()
         self._platform = _platform(platform, self.packed)
         self._sizes = {kind: _ladder(n_slots if self.packed else 1, 4.0 if kind == "biased" else 1.4) for kind in KINDS}
+        worth = CALL / (problem.lag_steps * 3 * problem.n_atoms)
+        self._worth_a_call: dict[Kind, float] = {"plain": worth, "noise": worth, "biased": math.inf}  # in walkers
         self._contexts: dict[tuple[int, Kind], openmm.Context] = {}
         self._seed = 0
         self._seeded: set[tuple[int, Kind]] = set()
@@ -163,7 +168,8 @@ class Engine:
         DivergedError, DeadlineError
             As for `propagate`.
         """
-        return self._propagate(positions, "noise")
+        moved, forces = self._propagate(positions, "noise")
+        return moved, moved - positions - self._mobility * forces
 
     def _propagate(self, positions: Array, kind: Kind) -> tuple[Array, Array]:
         """Return positions after the lag and what the program left in the velocities, both (n, n_atoms, 3)."""
@@ -174,16 +180,20 @@ class Engine:
         per_dof = np.zeros_like(positions)
         start = 0
         while start < n:
-            size = self._fitting_size(n - start, kind)
+            size = self._size_for(n - start, kind)
             stop = min(start + size, n)
             moved[start:stop], per_dof[start:stop] = self._move(positions[start:stop], size, kind)
             start = stop
         self._check_finite(moved)
         return moved, per_dof
 
-    def _fitting_size(self, n: int, kind: Kind) -> int:
-        sizes = self._sizes[kind]
-        return next((size for size in sizes if size >= n), sizes[-1])
+    def _size_for(self, n: int, kind: Kind) -> int:
+        """Return the size of the next Context for n walkers: one that holds them all, unless two calls cost less."""
+        fits = [size for size in self._sizes[kind] if size >= n]
+        full = [size for size in self._sizes[kind] if size < n]
+        if not fits or (full and fits[0] - n > self._worth_a_call[kind]):
+            return full[-1]
+        return fits[0]
 
     def _move(self, positions: Array, size: int, kind: Kind) -> tuple[Array, Array | float]:
         context = self._context(size, kind)
@@ -244,7 +254,7 @@ class Engine:
         rng = np.random.default_rng([self._seed, size, KINDS.index(kind)])
         integrator.setRandomNumberSeed(int(rng.integers(1, 2**31 - 1)))
         context.reinitialize()
-        set_coefficients(integrator, np.tile(self.problem.mobility(), (size, 1)), self.problem.kT)
+        set_coefficients(integrator, np.tile(self._mobility, (size, 1)), self.problem.kT)
         self._seeded.add((size, kind))
 
 

@@ -4,7 +4,10 @@ Per degree of freedom, with mobility a = dt/(m gamma), noise s = sqrt(2 kT a), f
 
     x' = x + a F + s (xi + u),      u = a F_b / s,      ln dP/dQ = - u sum xi - n |u|^2 / 2
 
-Without a bias the sum of the noise, s sum xi, can be left in the velocity instead: what `control` needs.
+Without a bias the sum of the forces can be left in the velocity instead. It tells the sum of the noise, what `control`
+needs:
+
+    s sum xi = x_n - x_0 - a sum F
 
 The bias is evaluated at the start of a block of `hold` steps and kept for the block; the gaussians that moved the
 particle are the ones summed, so the weight is exact for the discrete chain, whatever the bias. The log-weight of each
@@ -24,7 +27,7 @@ BIAS_GROUP = 31
 
 
 def brownian(
-    timestep: float, lag_steps: int, hold_steps: int = 1, biased: bool = False, noise: bool = False
+    timestep: float, lag_steps: int, hold_steps: int = 1, biased: bool = False, sum_forces: bool = False
 ) -> openmm.CustomIntegrator:
     """Return an integrator whose one step is `lag_steps` Euler-Maruyama steps.
 
@@ -38,8 +41,8 @@ def brownian(
         The bias force (force group 31) is evaluated once for this many steps; the last block may be shorter.
     biased
         Without a bias the program has neither bias nor weight, and the velocities stay as they are.
-    noise
-        Without a bias: leave s sum xi of the lag, in nm, in the velocities.
+    sum_forces
+        Without a bias: leave the forces of all steps of the lag, summed, in kJ/mol/nm, in the velocities.
     """
     if lag_steps < 1 or hold_steps < 1:
         raise bad_input("lag_steps, hold_steps", "1 or more", (lag_steps, hold_steps))
@@ -47,16 +50,16 @@ def brownian(
     integrator.addPerDofVariable("a", 0.0)
     integrator.addPerDofVariable("s", 0.0)
     integrator.setIntegrationForceGroups(set(range(32)) if biased else set(range(31)))
-    if not biased and not noise:
+    if not biased:
+        if sum_forces:
+            integrator.addComputePerDof("v", "0")
         for _ in range(lag_steps):
+            if sum_forces:
+                integrator.addComputePerDof("v", "v + f0")
             integrator.addComputePerDof("x", "x + a*f0 + s*gaussian")
         return integrator
     for name in ("sum_even", "sum_odd"):
         integrator.addPerDofVariable(name, 0.0)
-    if not biased:
-        total = _summed_steps(integrator, lag_steps, "s*({new} - {old})")
-        integrator.addComputePerDof("v", f"s*{total}")
-        return integrator
     integrator.addPerDofVariable("u", 0.0)
     integrator.addComputePerDof("v", "0")
     for start in range(0, lag_steps, hold_steps):
@@ -67,21 +70,15 @@ def brownian(
 def _held_block(integrator: openmm.CustomIntegrator, n_steps: int) -> None:
     # Group 31 alone: OpenMM does not allow two force groups in one expression.
     integrator.addComputePerDof("u", f"select(s, a*f{BIAS_GROUP}/(s + 1 - step(abs(s)-1e-300)), 0)")
-    total = _summed_steps(integrator, n_steps, "s*({new} - {old} + u)")
-    integrator.addComputePerDof("v", f"v - u*{total} - {n_steps}*u*u/2")
-
-
-def _summed_steps(integrator: openmm.CustomIntegrator, n_steps: int, kick: str) -> str:
-    """Add steps of the dynamics and return the name of the variable that then holds the sum of their gaussians."""
     integrator.addComputePerDof("sum_even", "0")
     old, new = "sum_even", "sum_odd"
     for _ in range(n_steps):
         # The running sum of the noise goes back and forth between two variables: their difference is this step's
         # gaussian, and a third pass over all degrees of freedom is saved.
         integrator.addComputePerDof(new, f"{old} + gaussian")
-        integrator.addComputePerDof("x", f"x + a*f0 + {kick.format(new=new, old=old)}")
+        integrator.addComputePerDof("x", f"x + a*f0 + s*({new} - {old} + u)")
         old, new = new, old
-    return old
+    integrator.addComputePerDof("v", f"v - u*{old} - {n_steps}*u*u/2")
 
 
 def set_coefficients(integrator: openmm.CustomIntegrator, mobility: NDArray[np.float64], kT: float) -> None:

@@ -116,6 +116,22 @@ def test_noise_is_what_moves_free_particles_and_is_gaussian() -> None:
     assert (engine.propagate(start)[1] == 0.0).all()
 
 
+def test_two_calls_where_one_would_leave_many_slots_idle() -> None:
+    """A Context is entered with idle slots only where these cost less than another call."""
+    engine = Engine(harmonic_problem(lag_steps=667), n_slots=512)  # a walker costs as much as a call
+    sizes = engine._sizes["noise"]
+    for n in (1, 4, 5, sizes[-2] + 1, sizes[-2] + 40, 511, 512, 513, 3000):
+        left, calls = n, []
+        while left > 0:
+            calls.append(engine._size_for(left, "noise"))
+            left -= calls[-1]
+        assert -left <= 3, f"{n} walkers in {calls}"
+        assert len(calls) <= n // 512 + 6, f"{n} walkers in {calls}"
+    engine = Engine(harmonic_problem(lag_steps=1), n_slots=512)  # a walker costs nothing: one call
+    assert engine._size_for(sizes[-2] + 1, "noise") == 512
+    assert Engine(harmonic_problem(lag_steps=667), n_slots=512, bias=None)._size_for(130, "biased") == 512
+
+
 def test_log_weight_of_a_chain_is_the_ratio_of_transition_densities() -> None:
     engine, value = biased_engine(lag_steps=1, hold_steps=1, n_slots=8)
     engine.reseed(np.random.default_rng(3))
