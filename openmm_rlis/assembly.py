@@ -21,7 +21,7 @@ import openmm
 from numpy.typing import NDArray
 from openmm import app, unit
 
-from . import features
+from . import contacts, features
 from .creation import INPUTS
 from .disk import MANIFEST, checked_bytes, unseal
 from .errors import InputError, bad_input
@@ -258,7 +258,7 @@ class _Assembly:
             return features.Distances([(a, b) for i, b in enumerate(atoms) for a in atoms[:i]], spec.ascending)
         assert isinstance(spec, Coordination)
         atoms = self._group(spec.coordination, f"{where}.coordination")
-        return features.Coordination(atoms, spec.radius, spec.power, spec.ascending)
+        return contacts.Coordination(atoms, spec.radius, spec.power, spec.ascending)
 
     def _join(self, names: Sequence[str]) -> Any:
         key = tuple(names)

@@ -3,7 +3,7 @@
 A feature maps positions of shape (n, n_atoms, 3) in nm to values of shape (n, k), row by row. Regions are sets in
 feature space and the value function sees the world through features, so these should not change under the symmetries
 of the system: distances and coordination numbers are free of rotation, translation and reflection, and their sorted
-versions of permutation of like atoms too.
+versions and the contact spectrum of permutation of like atoms too.
 
 The modules are TorchScript-friendly, so that they can run inside an OpenMM TorchForce. Any other torch module or Python
 callable of the same shape works as well (`as_feature` wraps it and checks its output); a plain callable cannot travel
@@ -21,29 +21,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from .contacts import Coordination, Spectrum, squared_distances
 from .errors import bad_input
 
 _CALL_ERRORS = (RuntimeError, IndexError, TypeError, ValueError, AttributeError, KeyError)
 
 Feature = nn.Module | Callable[[Tensor], Tensor]
-
-
-def _squared_distances(x: Tensor, i: Tensor, j: Tensor) -> Tensor:
-    """Return |x_i - x_j|^2 (n, n_pairs); by coordinates, which is several times as fast as a sum over the last axis."""
-    t = x.permute(2, 0, 1).contiguous()
-    d = t.index_select(2, i) - t.index_select(2, j)
-    s = d * d
-    return s[0] + s[1] + s[2]
-
-
-def _power(x: Tensor, n: int) -> Tensor:
-    """Return x^n for n >= 1 by squaring: several times as fast as torch's own power."""
-    result, square, left = x, x, n - 1
-    while left > 0:
-        if left % 2 == 1:
-            result = result * square
-        square, left = square * square, left // 2
-    return result
 
 
 class Positions(nn.Module):
@@ -72,43 +55,10 @@ class Distances(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Return |x_i - x_j| for every pair."""
-        r = torch.sqrt(_squared_distances(x, self.i, self.j) + 1e-24)
+        r = torch.sqrt(squared_distances(x, self.i, self.j) + 1e-24)
         if self.ascending:
             r = torch.sort(r, dim=-1)[0]
         return r
-
-
-class Coordination(nn.Module):
-    """Smooth coordination numbers c_i = sum_j 1 / (1 + (r_ij / r0)^power): (n, n_atoms of the group)."""
-
-    if TYPE_CHECKING:  # TorchScript cannot read these
-        i: Tensor
-        j: Tensor
-        ends: Tensor
-
-    def __init__(self, atoms: Sequence[int], radius: float, power: int = 8, ascending: bool = False) -> None:
-        super().__init__()
-        if len(atoms) < 2 or len(set(atoms)) != len(atoms):
-            raise bad_input("atoms", "two or more different atom indices", list(atoms))
-        if radius <= 0 or power < 2 or power % 2:
-            raise bad_input("radius, power", "radius > 0 and an even power >= 2", (radius, power))
-        table = torch.as_tensor(list(atoms), dtype=torch.long)
-        first, second = torch.triu_indices(len(atoms), len(atoms), 1)
-        self.register_buffer("i", table[first])
-        self.register_buffer("j", table[second])
-        own = torch.eye(len(atoms), dtype=torch.float64)
-        self.register_buffer("ends", own[first] + own[second])  # (n_pairs, n_atoms of the group): whose pair it is
-        self.inverse_square_radius = 1.0 / radius**2
-        self.half_power = power // 2
-        self.ascending = ascending
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Return the coordination number of every atom of the group."""
-        q = _squared_distances(x, self.i, self.j) * self.inverse_square_radius
-        c = torch.matmul(1.0 / (1.0 + _power(q, self.half_power)), self.ends.to(x.dtype))
-        if self.ascending:
-            c = torch.sort(c, dim=-1)[0]
-        return c
 
 
 class Angles(nn.Module):
@@ -277,6 +227,35 @@ def sorted_coordination(atoms: Sequence[int], radius: float, power: int = 8) -> 
         As for `coordination`.
     """
     return Coordination(atoms, radius, power, ascending=True)
+
+
+def contact_spectrum(atoms: Sequence[int], radius: float, power: int = 8) -> Spectrum:
+    """Return the eigenvalues, ascending, of the contact matrix of `atoms`, (n, len(atoms)); for atoms that are alike.
+
+    ``w_ij = 1 / (1 + (r_ij / radius)^power)``, 0 on the diagonal. They say which neighbours are neighbours of each
+    other, which coordination numbers do not: two structures of a cluster with the same coordination numbers differ in
+    them. Some 5 microseconds a structure of seven atoms, more than the coordination numbers take.
+
+    See `coordination` for the arguments.
+
+    Raises
+    ------
+    InputError
+        As for `coordination`.
+
+    References
+    ----------
+    Pietrucci and Andreoni, Phys. Rev. Lett. 107, 085504 (2011), build their collective variables from this matrix.
+
+    Examples
+    --------
+    Two atoms at `radius`: a matrix with 1/2 off the diagonal.
+
+    >>> x = np.array([[[0.0, 0, 0], [0.3, 0, 0]]])
+    >>> evaluate(contact_spectrum([0, 1], radius=0.3), x).round(3)
+    array([[-0.5,  0.5]])
+    """
+    return Spectrum(atoms, radius, power)
 
 
 def angles(triples: Sequence[tuple[int, int, int]]) -> Angles:

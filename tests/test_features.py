@@ -31,6 +31,7 @@ FEATURES: dict[str, tuple[nn.Module, set[str]]] = {
     "sorted_distances": (features.sorted_distances(PAIRS), ALL),
     "coordination": (features.coordination(range(N_ATOMS), 0.4), ALL - {"permutation"}),
     "sorted_coordination": (features.sorted_coordination(range(N_ATOMS), 0.4, power=6), ALL),
+    "contact_spectrum": (features.contact_spectrum(range(N_ATOMS), 0.5), ALL),
     "angles": (features.angles([(0, 2, 1), (3, 5, 4)]), ALL - {"permutation"}),
     "dihedrals": (features.dihedrals(QUADRUPLES), {"rotation", "translation"}),
     "joined": (Joined([features.sorted_distances(PAIRS), features.sorted_coordination(range(N_ATOMS), 0.5)]), ALL),

@@ -14,7 +14,7 @@ WITHOUT_TORCH_OR_OPENMM = ("errors", "weights", "branching", "estimators", "diag
 FENCES = {
     "openmm": {"units", "problem", "regions", "bias", "integrators", "replicas", "engine", "assembly"},
     "openmmtorch": {"bias"},
-    "torch": {"features", "regions", "value", "bias", "engine", "training"},
+    "torch": {"contacts", "features", "regions", "value", "bias", "engine", "training"},
     "matplotlib": {"figures", "drawings"},
     "plotly": {"figures", "drawings"},
     "jinja2": {"page"},
