@@ -26,7 +26,19 @@ from .creation import INPUTS
 from .disk import MANIFEST, checked_bytes, unseal
 from .errors import InputError, bad_input
 from .features import evaluate
-from .own import PREFIX, Angle, Ball, Coordinate, Coordination, Dihedral, Distance, Distances, OwnSystem, limits
+from .own import (
+    PREFIX,
+    Angle,
+    Ball,
+    Coordinate,
+    Coordination,
+    Dihedral,
+    Distance,
+    Distances,
+    OwnSystem,
+    Spectrum,
+    limits,
+)  # fmt: skip
 from .problem import Problem
 from .regions import Box, Region
 from .sections import validated
@@ -256,9 +268,11 @@ class _Assembly:
         if isinstance(spec, Distances):
             atoms = self._group(spec.distances, f"{where}.distances")
             return features.Distances([(a, b) for i, b in enumerate(atoms) for a in atoms[:i]], spec.ascending)
-        assert isinstance(spec, Coordination)
-        atoms = self._group(spec.coordination, f"{where}.coordination")
-        return contacts.Coordination(atoms, spec.radius, spec.power, spec.ascending)
+        if isinstance(spec, Coordination):
+            atoms = self._group(spec.coordination, f"{where}.coordination")
+            return contacts.Coordination(atoms, spec.radius, spec.power, spec.ascending)
+        assert isinstance(spec, Spectrum)
+        return contacts.Spectrum(self._group(spec.spectrum, f"{where}.spectrum"), spec.radius, spec.power)
 
     def _join(self, names: Sequence[str]) -> Any:
         key = tuple(names)

@@ -110,6 +110,18 @@ class Coordination(Section):
     """Sort them, so that exchanging like atoms changes nothing."""
 
 
+class Spectrum(Section):
+    """Eigenvalues of the contact matrix, 1 / (1 + (r_ij / radius)^power), of a group of atoms that are alike."""
+
+    unit: ClassVar[str] = ""
+    spectrum: Group
+    """An mdtraj selection, or a list of atoms."""
+    radius: Length
+    """Distance at which a neighbour counts one half, in nm."""
+    power: int = Field(8, ge=2, le=64, multiple_of=2)
+    """Even; the larger, the sharper."""
+
+
 def _kind(kinds: tuple[str, ...]) -> Discriminator:
     """Return what tells the models of a union by the name that only one of them has, or the nearest to it."""
 
@@ -126,8 +138,8 @@ def _kind(kinds: tuple[str, ...]) -> Discriminator:
 AnyFeature = Annotated[
     Annotated[Distance, Tag("<distance>")] | Annotated[Angle, Tag("<angle>")] | Annotated[Dihedral, Tag("<dihedral>")]
     | Annotated[Coordinate, Tag("<coordinate>")] | Annotated[Distances, Tag("<distances>")]
-    | Annotated[Coordination, Tag("<coordination>")],
-    _kind(("distance", "angle", "dihedral", "coordinate", "distances", "coordination")),
+    | Annotated[Coordination, Tag("<coordination>")] | Annotated[Spectrum, Tag("<spectrum>")],
+    _kind(("distance", "angle", "dihedral", "coordinate", "distances", "coordination", "spectrum")),
 ]  # fmt: skip
 
 

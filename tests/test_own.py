@@ -152,17 +152,19 @@ def test_all_kinds_of_features(folder: Path) -> None:
         system["features"] |= {
             "bend": {"angle": [0, 1, 2]}, "x": {"coordinate": [2, "x"]}, "pairs": {"distances": "all"},
             "near": {"coordination": [0, 1, 2, 3], "radius": "2 A", "ascending": True},
+            "linked": {"spectrum": "all", "radius": 0.2, "power": 6},
         }  # fmt: skip
-        system["value_features"] = ["bend", "x", "pairs", "near"]
+        system["value_features"] = ["bend", "x", "pairs", "near", "linked"]
 
     problem = build(edited(folder, more))
     x = torsions([180.0, 33.0])
     seen = evaluate(problem.features, x)
-    assert seen.shape == (2, 1 + 1 + 6 + 4)
+    assert seen.shape == (2, 1 + 1 + 6 + 4 + 4)
     np.testing.assert_allclose(seen[:, 0], math.cos(math.radians(112.0)), atol=1e-9)
     np.testing.assert_allclose(seen[:, 1], x[:, 2, 0])
     np.testing.assert_allclose(np.sort(seen[0, 2:8])[:3], 0.153, atol=1e-9)
-    assert (np.diff(seen[:, 8:]) >= 0).all()
+    assert (np.diff(seen[:, 8:12]) >= 0).all()
+    np.testing.assert_array_equal(seen[:, 12:], evaluate(rlis.features.contact_spectrum(range(4), 0.2, 6), x))
     statistics = feature_statistics(problem, torsions(np.arange(0.0, 360.0, 7.0)), x[:1], x[1:])
     value = torch.jit.script(ValueFunction(problem.features, statistics))  # so that the bias can use it
     assert torch.isfinite(value(torch.as_tensor(x))).all()
