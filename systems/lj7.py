@@ -21,10 +21,10 @@ import torch
 from numpy.typing import NDArray
 from openmm import app
 from scipy.optimize import minimize
-from torch import Tensor, nn
+from torch import Tensor
 
 from openmm_rlis.contacts import Coordination
-from openmm_rlis.features import Joined, contact_spectrum, sorted_coordination
+from openmm_rlis.features import sorted_coordination
 from openmm_rlis.problem import Problem
 from openmm_rlis.regions import Region
 from openmm_rlis.units import BOLTZMANN
@@ -90,7 +90,6 @@ def build(
         timestep=timestep,
         lag_steps=lag_steps,
         dimensions=2,
-        features=Joined([feature, *_finer_features()]),
         references={name: structures[name] for name in used},
         recipe={"system": "lj7", "options": options},
     )
@@ -137,16 +136,6 @@ def make_topology() -> app.Topology:
 def coordination_feature() -> Coordination:
     """Return the sorted coordination numbers, c_i = sum_j 1/(1 + (r_ij/1.5)^8), (n, 7)."""
     return sorted_coordination(range(N_ATOMS), COORDINATION_RADIUS).double()
-
-
-def _finer_features() -> list[nn.Module]:
-    """Return what V sees besides the coordination numbers of the regions.
-
-    By these alone it cannot tell structures apart that have different committors: for C2 -> C3 at beta 9, of the
-    variance that the control variate should take, 0.7 is left, and with these features 0.3 to 0.4.
-    """
-    atoms = range(N_ATOMS)
-    return [sorted_coordination(atoms, 2.0 * COORDINATION_RADIUS), contact_spectrum(atoms, COORDINATION_RADIUS)]
 
 
 def _feature_of(structure: NDArray[np.float64]) -> NDArray[np.float64]:
