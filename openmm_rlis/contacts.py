@@ -36,71 +36,77 @@ def _power(x: Tensor, n: int) -> Tensor:
     return result
 
 
-def _contacts(q: Tensor, half_power: int) -> Tensor:
-    """Return the smooth contact 1 / (1 + (r / r0)^power) of pairs from q = (r / r0)^2."""
-    return 1.0 / (1.0 + _power(q, half_power))
+def _pairs(n: int) -> tuple[Tensor, Tensor]:
+    """Return the first and the second of every pair of n."""
+    first, second = torch.triu_indices(n, n, 1)
+    return first, second
 
 
-def _group(atoms: Sequence[int], radius: float, power: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Return the atoms of a group, checked, and the places in it of the two of every pair."""
-    if len(atoms) < 2 or len(set(atoms)) != len(atoms):
-        raise bad_input("atoms", "two or more different atom indices", list(atoms))
-    if radius <= 0 or power < 2 or power % 2:
-        raise bad_input("radius, power", "radius > 0 and an even power >= 2", (radius, power))
-    first, second = torch.triu_indices(len(atoms), len(atoms), 1)
-    return torch.as_tensor(list(atoms), dtype=torch.long), first, second
-
-
-class Coordination(nn.Module):
-    """Smooth coordination numbers c_i = sum_j 1 / (1 + (r_ij / r0)^power): (n, n_atoms of the group)."""
+class Contacts(nn.Module):
+    """Contacts w_ij = 1 / (1 + (r_ij / r0)^power) of all pairs of a group, in the order of `_pairs`: (n, n_pairs)."""
 
     if TYPE_CHECKING:  # TorchScript cannot read these
         i: Tensor
         j: Tensor
+
+    def __init__(self, atoms: Sequence[int], radius: float, power: int) -> None:
+        super().__init__()
+        if len(atoms) < 2 or len(set(atoms)) != len(atoms):
+            raise bad_input("atoms", "two or more different atom indices", list(atoms))
+        if radius <= 0 or power < 2 or power % 2:
+            raise bad_input("radius, power", "radius > 0 and an even power >= 2", (radius, power))
+        table = torch.as_tensor(list(atoms), dtype=torch.long)
+        first, second = _pairs(len(atoms))
+        self.register_buffer("i", table[first])
+        self.register_buffer("j", table[second])
+        self.inverse_square_radius = 1.0 / radius**2
+        self.half_power = power // 2
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the contact of every pair."""
+        q = squared_distances(x, self.i, self.j) * self.inverse_square_radius
+        return 1.0 / (1.0 + _power(q, self.half_power))
+
+
+class Coordination(nn.Module):
+    """Smooth coordination numbers c_i = sum_j w_ij of `Contacts`: (n, n_atoms of the group)."""
+
+    if TYPE_CHECKING:  # TorchScript cannot read these
         ends: Tensor
 
     def __init__(self, atoms: Sequence[int], radius: float, power: int = 8, ascending: bool = False) -> None:
         super().__init__()
-        table, first, second = _group(atoms, radius, power)
-        self.register_buffer("i", table[first])
-        self.register_buffer("j", table[second])
+        self.contacts = Contacts(atoms, radius, power)
+        first, second = _pairs(len(atoms))
         own = torch.eye(len(atoms), dtype=torch.float64)
         self.register_buffer("ends", own[first] + own[second])  # (n_pairs, n_atoms of the group): whose pair it is
-        self.inverse_square_radius = 1.0 / radius**2
-        self.half_power = power // 2
         self.ascending = ascending
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the coordination number of every atom of the group."""
-        q = squared_distances(x, self.i, self.j) * self.inverse_square_radius
-        c = torch.matmul(_contacts(q, self.half_power), self.ends.to(x.dtype))
+        c = torch.matmul(self.contacts(x), self.ends.to(x.dtype))
         if self.ascending:
             c = torch.sort(c, dim=-1)[0]
         return c
 
 
 class Spectrum(nn.Module):
-    """Eigenvalues, ascending, of the matrix of contacts 1 / (1 + (r_ij / r0)^power): (n, n_atoms of the group)."""
+    """Eigenvalues, ascending, of the matrix w of `Contacts`, 0 on its diagonal: (n, n_atoms of the group)."""
 
     if TYPE_CHECKING:  # TorchScript cannot read these
-        i: Tensor
-        j: Tensor
         pair: Tensor
 
     def __init__(self, atoms: Sequence[int], radius: float, power: int = 8) -> None:
         super().__init__()
-        table, first, second = _group(atoms, radius, power)
-        self.register_buffer("i", table[first])
-        self.register_buffer("j", table[second])
+        self.contacts = Contacts(atoms, radius, power)
+        first, second = _pairs(len(atoms))
         pair = torch.full((len(atoms), len(atoms)), len(first))  # on the diagonal: a column of zeros after all pairs
         pair[first, second] = pair[second, first] = torch.arange(len(first))
         self.register_buffer("pair", pair.reshape(-1))
-        self.inverse_square_radius = 1.0 / radius**2
-        self.half_power = power // 2
         self.size = len(atoms)
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the eigenvalues."""
-        w = _contacts(squared_distances(x, self.i, self.j) * self.inverse_square_radius, self.half_power)
+        w = self.contacts(x)
         padded = torch.cat([w, torch.zeros_like(w[:, :1])], dim=1)
         return torch.linalg.eigvalsh(padded.index_select(1, self.pair).reshape(-1, self.size, self.size))
