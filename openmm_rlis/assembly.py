@@ -38,7 +38,7 @@ from .own import (
     OwnSystem,
     Spectrum,
     limits,
-)  # fmt: skip
+)
 from .problem import Problem
 from .regions import Box, Region
 from .sections import validated

@@ -233,8 +233,8 @@ def contact_spectrum(atoms: Sequence[int], radius: float, power: int = 8) -> Spe
     """Return the eigenvalues, ascending, of the contact matrix of `atoms`, (n, len(atoms)); for atoms that are alike.
 
     ``w_ij = 1 / (1 + (r_ij / radius)^power)``, 0 on the diagonal. They say which neighbours are neighbours of each
-    other, which coordination numbers do not: two structures of a cluster with the same coordination numbers differ in
-    them. Some 5 microseconds a structure of seven atoms, more than the coordination numbers take.
+    other, which coordination numbers do not: two structures of a cluster with the same coordination numbers may
+    differ in them. Some 5 microseconds a structure of seven atoms, more than the coordination numbers take.
 
     See `coordination` for the arguments.
 
