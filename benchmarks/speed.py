@@ -11,7 +11,8 @@ import numpy as np
 import torch
 from common import save
 
-from openmm_rlis.engine import Bias, Engine
+from openmm_rlis.bias import Bias
+from openmm_rlis.engine import Engine
 from openmm_rlis.systems import lj7
 from openmm_rlis.value import ValueFunction, feature_statistics
 

@@ -13,6 +13,7 @@ import logging
 import os
 import re
 import warnings
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -28,6 +29,16 @@ from .value import ValueFunction
 
 BACKENDS = ("torch", "python-torch", "python")
 _log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Bias:
+    """How a value function acts as a force: scale s in [0, 1], steps it is held, backend (None: the best here)."""
+
+    value: ValueFunction
+    scale: float = 1.0
+    hold_steps: int = 10
+    backend: str | None = None
 
 
 class BiasEnergy(nn.Module):

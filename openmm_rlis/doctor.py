@@ -195,7 +195,8 @@ def _random_value() -> Any:
 
 def _speed(backend: str | None) -> tuple[str, dict[str, float]]:
     """Measure walker-steps per second of packed LJ7 on one thread, biased by `backend` or not at all."""
-    from .engine import Bias, Engine, one_thread
+    from .bias import Bias
+    from .engine import Engine, one_thread
     from .systems import lj7
 
     problem = lj7.build()

@@ -16,26 +16,19 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 import openmm
 import torch
 from numpy.typing import NDArray
 
-from .bias import bias_force, default_backend, platform_names, scriptable
-from .errors import BackendError, DivergedError, bad_input
-from .integrators import brownian, set_coefficients
+from .bias import Bias, default_backend, platform_names, scriptable
+from .errors import DivergedError, bad_input
+from .movers import CALL, KINDS, STEP_CALL, Kind, Mover, make_context, make_mover, steps_here
 from .problem import Problem
-from .replicas import can_pack, pack
-from .value import ValueFunction
+from .replicas import can_pack
 
 Array = NDArray[np.float64]
-Kind = Literal["plain", "biased", "noise"]
-"""What a Context does besides moving: nothing, bias and weight, or what tells the noise (the sum of the forces)."""
-KINDS: tuple[Kind, ...] = ("plain", "biased", "noise")
-CALL = 2000
-"""Steps of one degree of freedom that take as long as what a call of a Context takes besides: packed, on a CPU."""
 
 
 @contextmanager
@@ -47,16 +40,6 @@ def one_thread() -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(threads)
-
-
-@dataclass(frozen=True)
-class Bias:
-    """How a value function acts as a force: scale s in [0, 1], steps it is held, backend (None: the best here)."""
-
-    value: ValueFunction
-    scale: float = 1.0
-    hold_steps: int = 10
-    backend: str | None = None
 
 
 @dataclass
@@ -97,12 +80,10 @@ class Engine:
         self.cost = Cost()
         self.deadline = math.inf  # of time.monotonic, after which `propagate` raises DeadlineError
         self.packed = can_pack(problem.system)
-        self._mobility = problem.mobility()
         self._platform = _platform(platform, self.packed)
         self._sizes = {kind: _ladder(n_slots if self.packed else 1, 4.0 if kind == "biased" else 1.4) for kind in KINDS}
-        worth = CALL / (problem.lag_steps * 3 * problem.n_atoms)
-        self._worth_a_call: dict[Kind, float] = {"plain": worth, "noise": worth, "biased": math.inf}  # in walkers
-        self._contexts: dict[tuple[int, Kind], openmm.Context] = {}
+        self._cheapest: dict[tuple[int, Kind], tuple[float, int]] = {}
+        self._movers: dict[tuple[int, Kind], Mover] = {}
         self._seed = 0
         self._seeded: set[tuple[int, Kind]] = set()
         if bias is not None and bias.backend is None:
@@ -145,10 +126,7 @@ class Engine:
         """
         if biased and self.bias is None:
             raise bad_input("biased", "an engine made with a bias", "one without")
-        if not biased:
-            return self._propagate(positions, "plain")[0], np.zeros(len(positions))
-        moved, per_dof = self._propagate(positions, "biased")
-        return moved, per_dof.sum(axis=(1, 2))
+        return self._propagate(positions, "biased" if biased else "plain")
 
     def propagate_with_noise(self, positions: Array) -> tuple[Array, Array]:
         """Move walkers one lag without bias, and say what the noise alone did.
@@ -168,51 +146,49 @@ class Engine:
         DivergedError, DeadlineError
             As for `propagate`.
         """
-        moved, forces = self._propagate(positions, "noise")
-        return moved, moved - positions - self._mobility * forces
+        return self._propagate(positions, "noise")
 
     def _propagate(self, positions: Array, kind: Kind) -> tuple[Array, Array]:
-        """Return positions after the lag and what the program left in the velocities, both (n, n_atoms, 3)."""
+        """Return positions after the lag, and what movers of this kind tell of every walker."""
         if time.monotonic() > self.deadline:
             raise DeadlineError
         n = len(positions)
         moved = np.empty_like(positions)
-        per_dof = np.zeros_like(positions)
+        told = np.zeros_like(positions) if kind == "noise" else np.zeros(n)
         start = 0
         while start < n:
             size = self._size_for(n - start, kind)
             stop = min(start + size, n)
-            moved[start:stop], per_dof[start:stop] = self._move(positions[start:stop], size, kind)
+            try:
+                moved[start:stop], told[start:stop] = self._mover(size, kind).move(positions[start:stop])
+            except openmm.OpenMMException as error:
+                raise DivergedError(f"OpenMM stopped a lag of {stop - start} walkers: {error}") from None
+            self._count(stop - start, kind)
             start = stop
         self._check_finite(moved)
-        return moved, per_dof
+        return moved, told
 
     def _size_for(self, n: int, kind: Kind) -> int:
-        """Return the size of the next Context for n walkers: one that holds them all, unless two calls cost less."""
-        fits = [size for size in self._sizes[kind] if size >= n]
-        full = [size for size in self._sizes[kind] if size < n]
-        if not fits or (full and fits[0] - n > self._worth_a_call[kind]):
-            return full[-1]
-        return fits[0]
+        """Return the size of the next Context for n walkers: one that holds them all, unless more calls cost less."""
+        sizes = self._sizes[kind]
+        return sizes[-1] if n >= sizes[-1] else self._placed(n, kind)[1]
 
-    def _move(self, positions: Array, size: int, kind: Kind) -> tuple[Array, Array | float]:
-        context = self._context(size, kind)
-        if (size, kind) not in self._seeded:
-            self._seed_context(context, size, kind)
-        n, n_atoms = len(positions), self.problem.n_atoms
-        # Idle slots repeat the first walker: they cost time, but no slot ever holds an unphysical structure.
-        full = np.concatenate([positions, np.repeat(positions[:1], size - n, axis=0)]) if n < size else positions
-        context.setPositions(full.reshape(-1, 3))
-        try:
-            context.getIntegrator().step(1)
-        except openmm.OpenMMException as error:
-            raise DivergedError(f"OpenMM stopped a lag of {n} walkers: {error}") from None
-        state = context.getState(getPositions=True, getVelocities=kind != "plain")
-        moved = state.getPositions(asNumpy=True)._value.reshape(size, n_atoms, 3)[:n]
-        self._count(n, kind)
-        if kind == "plain":
-            return moved, 0.0
-        return moved, state.getVelocities(asNumpy=True)._value.reshape(size, n_atoms, 3)[:n]
+    def _placed(self, n: int, kind: Kind) -> tuple[float, int]:
+        """Return what moving n walkers, fewer than the most in one Context, takes, and the first Context for it."""
+        if (n, kind) not in self._cheapest:
+            fits = next(size for size in self._sizes[kind] if size >= n)
+            ways = [(self._takes(fits, kind), fits)]
+            # A Context with a bias is dear to make, and its network sees all walkers at once: there is one call.
+            full = [] if kind == "biased" else [size for size in self._sizes[kind] if size < n][-1:]
+            ways += [(self._takes(size, kind) + self._placed(n - size, kind)[0], size) for size in full]
+            self._cheapest[n, kind] = min(ways)
+        return self._cheapest[n, kind]
+
+    def _takes(self, size: int, kind: Kind) -> float:
+        """Return the time of a lag in a Context, in steps of one degree of freedom."""
+        lag_steps, n_dof = self.problem.lag_steps, 3 * self.problem.n_atoms * size
+        calls = lag_steps * STEP_CALL if steps_here(self._platform, n_dof, kind) else CALL
+        return calls + lag_steps * n_dof
 
     def _check_finite(self, moved: Array) -> None:
         bad = np.flatnonzero(~np.isfinite(moved).all(axis=(1, 2)))
@@ -227,40 +203,22 @@ class Engine:
         if kind == "biased":
             self.cost.network_calls += n * self.network_calls_per_lag
 
-    def _context(self, size: int, kind: Kind) -> openmm.Context:
+    def _mover(self, size: int, kind: Kind) -> Mover:
         key = (size, kind)
-        if key not in self._contexts:
-            self._contexts[key] = self._build(size, kind)
-        return self._contexts[key]
-
-    def _build(self, size: int, kind: Kind) -> openmm.Context:
-        problem, bias = self.problem, self.bias
-        system = pack(problem.system, size)
-        for force in system.getForces():
-            # The integrators read the System's forces from group 0 and the bias from group 31.
-            force.setForceGroup(0)
-        hold = 1
-        if kind == "biased" and bias is not None:
-            hold = bias.hold_steps
-            system.addForce(bias_force(bias.value, problem.n_atoms, size, problem.kT, bias.scale, bias.backend))
-        integrator = brownian(problem.timestep, problem.lag_steps, hold, kind == "biased", kind == "noise")
-        return _make_context(system, integrator, self._platform)
-
-    def _seed_context(self, context: openmm.Context, size: int, kind: Kind) -> None:
-        # A seed is read when the Context is initialised; Reference keeps one stream for all Contexts of the process.
-        # The seed depends on the stream and the Context alone, so that a resumed run, with a fresh engine, walks the
-        # same way.
-        integrator = context.getIntegrator()
-        rng = np.random.default_rng([self._seed, size, KINDS.index(kind)])
-        integrator.setRandomNumberSeed(int(rng.integers(1, 2**31 - 1)))
-        context.reinitialize()
-        set_coefficients(integrator, np.tile(self._mobility, (size, 1)), self.problem.kT)
-        self._seeded.add((size, kind))
+        if key not in self._movers:
+            self._movers[key] = make_mover(self.problem, size, kind, self._platform, self.bias)
+        if key not in self._seeded:
+            # The seed depends on the stream and the Context alone, so that a resumed run, with a fresh engine, walks
+            # the same way.
+            rng = np.random.default_rng([self._seed, size, KINDS.index(kind)])
+            self._movers[key].seed(int(rng.integers(1, 2**31 - 1)))
+            self._seeded.add(key)
+        return self._movers[key]
 
 
 def potential_energies(problem: Problem, positions: Array) -> Array:
     """Return the energies (n,) of structures (n, n_atoms, 3) in kJ/mol, one after another, in double precision."""
-    context = _make_context(
+    context = make_context(
         problem.system, openmm.VerletIntegrator(1e-3), openmm.Platform.getPlatformByName("Reference")
     )
     found = np.empty(len(positions))
@@ -284,15 +242,3 @@ def _platform(name: str | None, packed: bool) -> openmm.Platform | None:
     if name not in platform_names():
         raise bad_input("platform", f"one of {', '.join(platform_names())}", repr(name))
     return openmm.Platform.getPlatformByName(name)
-
-
-def _make_context(
-    system: openmm.System, integrator: openmm.Integrator, platform: openmm.Platform | None
-) -> openmm.Context:
-    try:
-        if platform is None:
-            return openmm.Context(system, integrator)
-        properties = {"Precision": "double"} if "Precision" in platform.getPropertyNames() else {}
-        return openmm.Context(system, integrator, platform, properties)
-    except openmm.OpenMMException as error:
-        raise BackendError(f"OpenMM could not make a Context: {error}") from None

@@ -19,10 +19,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from .bias import Bias
 from .branching import Window, draw_roots
 from .config import Settings
 from .control import FEWEST_ARRIVALS, NONE, coefficient, moments
-from .engine import Bias, Engine
+from .engine import Engine
 from .features import evaluate
 from .flux import FluxRun
 from .importance import N_BINS, UNTEMPERED, Importance, fit

@@ -37,6 +37,7 @@ from openmm_rlis import (
     features,
     flux,
     integrators,
+    movers,
     paths,
     problem,
     regions,
@@ -304,7 +305,7 @@ def stopped_by_openmm(folder: Path) -> Any:
 
 def no_context(folder: Path) -> Any:
     with mock.patch.object(openmm, "Context", side_effect=openmm.OpenMMException("no such device")):
-        return engine._make_context(system_of(1.0), openmm.VerletIntegrator(0.001), None)
+        return movers.make_context(system_of(1.0), openmm.VerletIntegrator(0.001), None)
 
 
 def forced(backend: str, why: str = "", made: Problem | None = None) -> Callable[[Path], Any]:

@@ -13,8 +13,8 @@ from numpy_dynamics import Array, make_problem, numerical_gradient, random_value
 from torch import Tensor
 
 from openmm_rlis import bias, features
-from openmm_rlis.bias import BACKENDS, backend_status, bias_force, default_backend, scriptable
-from openmm_rlis.engine import Bias, Engine
+from openmm_rlis.bias import BACKENDS, Bias, backend_status, bias_force, default_backend, scriptable
+from openmm_rlis.engine import Engine
 from openmm_rlis.errors import BackendError, InputError
 from openmm_rlis.integrators import BIAS_GROUP
 from openmm_rlis.problem import Problem

@@ -22,7 +22,9 @@ from numpy_dynamics import (
 )
 from scipy import stats
 
-from openmm_rlis.engine import Bias, Engine
+from openmm_rlis import movers
+from openmm_rlis.bias import Bias
+from openmm_rlis.engine import Engine
 from openmm_rlis.errors import DivergedError, InputError
 from openmm_rlis.problem import Problem
 from openmm_rlis.regions import Region
@@ -30,6 +32,14 @@ from openmm_rlis.units import BOLTZMANN
 from openmm_rlis.value import ValueFunction
 
 FALSE_ALARM = 1e-4
+
+
+@pytest.fixture(params=["program", "stepper"], autouse=True)
+def mover(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Move by one kind of mover alone, whatever the size of the Context."""
+    name: str = request.param
+    monkeypatch.setattr(movers, "STEPPER_FROM", dict.fromkeys(movers.KINDS, 0 if name == "stepper" else 10**9))
+    return name
 
 
 def biased_engine(
@@ -116,19 +126,19 @@ def test_noise_is_what_moves_free_particles_and_is_gaussian() -> None:
     assert (engine.propagate(start)[1] == 0.0).all()
 
 
-def test_two_calls_where_one_would_leave_many_slots_idle() -> None:
+def test_two_calls_where_one_would_leave_many_slots_idle(mover: str) -> None:
     """A Context is entered with idle slots only where these cost less than another call."""
-    engine = Engine(harmonic_problem(lag_steps=667), n_slots=512)  # a walker costs as much as a call
-    sizes = engine._sizes["noise"]
+    engine = Engine(harmonic_problem(lag_steps=667), n_slots=512)  # to a program a call costs as much as a walker
+    sizes, worth = engine._sizes["noise"], 1 if mover == "program" else movers.STEP_CALL / 3
     for n in (1, 4, 5, sizes[-2] + 1, sizes[-2] + 40, 511, 512, 513, 3000):
         left, calls = n, []
         while left > 0:
             calls.append(engine._size_for(left, "noise"))
             left -= calls[-1]
-        assert -left <= 3, f"{n} walkers in {calls}"
+        assert -left <= max(worth, 3), f"{n} walkers in {calls}"
         assert len(calls) <= n // 512 + 6, f"{n} walkers in {calls}"
-    engine = Engine(harmonic_problem(lag_steps=1), n_slots=512)  # a walker costs nothing: one call
-    assert engine._size_for(sizes[-2] + 1, "noise") == 512
+    engine = Engine(harmonic_problem(lag_steps=1), n_slots=512)
+    assert engine._size_for(sizes[-2] + 1, "noise") == 512  # a walker costs next to nothing: one call
     assert Engine(harmonic_problem(lag_steps=667), n_slots=512, bias=None)._size_for(130, "biased") == 512
 
 

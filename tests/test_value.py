@@ -12,7 +12,8 @@ from scipy.special import expit
 from torch import nn
 
 from openmm_rlis import features
-from openmm_rlis.engine import Bias, Engine
+from openmm_rlis.bias import Bias
+from openmm_rlis.engine import Engine
 from openmm_rlis.errors import InputError, StorageError
 from openmm_rlis.features import evaluate, fingerprint
 from openmm_rlis.problem import Problem

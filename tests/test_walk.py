@@ -16,9 +16,10 @@ from numpy.typing import NDArray
 from scipy import stats
 from systems_1d import Line, double_well, triple_well
 
+from openmm_rlis.bias import Bias
 from openmm_rlis.branching import Window
 from openmm_rlis.control import coefficient, moments
-from openmm_rlis.engine import Bias, Engine
+from openmm_rlis.engine import Engine
 from openmm_rlis.errors import RlisError
 from openmm_rlis.importance import UNTEMPERED, Importance
 from openmm_rlis.problem import SOURCE, TARGET

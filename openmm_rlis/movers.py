@@ -1,0 +1,205 @@
+"""Movers: take the walkers in the slots of one Context through a lag of Euler-Maruyama steps.
+
+    Program   the lag is one step of a CustomIntegrator (`integrators`): any platform, no Python in between
+    Stepper   OpenMM gives the forces, the step is made here on the arrays of all walkers
+
+Both walk by the same law. On the Reference and CPU platforms a CustomIntegrator draws two random numbers for every
+degree of freedom in every pass over them, used or not, which takes longer than the forces of a small System; the
+stepper draws what it needs. It pays a call of OpenMM for each step, so it wins where a Context has many degrees of
+freedom.
+"""
+
+from __future__ import annotations
+
+from typing import Literal, Protocol
+
+import numpy as np
+import openmm
+from numpy.typing import NDArray
+
+from .bias import Bias, bias_force
+from .errors import BackendError
+from .integrators import BIAS_GROUP, brownian, set_coefficients
+from .problem import Problem
+from .replicas import pack
+
+Array = NDArray[np.float64]
+Kind = Literal["plain", "biased", "noise"]
+"""What a mover tells besides where the walkers are: nothing, the log-weight, or the sum of the noise."""
+KINDS: tuple[Kind, ...] = ("plain", "biased", "noise")
+CALL = 2000
+"""Steps of one degree of freedom that take as long as what a call of a Program takes besides: on a CPU."""
+STEP_CALL = 800
+"""The same for each step of a Stepper."""
+STEPPER_FROM: dict[Kind, int] = {"plain": 2000, "noise": 800, "biased": 800}
+"""Degrees of freedom in a Context from which a Stepper is faster; the plain program has but one pass a step."""
+
+
+class Mover(Protocol):
+    """What moves the walkers in one Context."""
+
+    def seed(self, seed: int) -> None:
+        """Start a new random stream."""
+
+    def move(self, positions: Array) -> tuple[Array, Array | float]:
+        """Move walkers one lag.
+
+        Parameters
+        ----------
+        positions
+            (n, n_atoms, 3) in nm, n at least 1 and at most the slots.
+
+        Returns
+        -------
+        positions : (n, n_atoms, 3) in nm, after the lag
+        told : 0, log-weights ln dP/dQ (n,), or the noise s sum xi (n, n_atoms, 3) in nm, by kind
+        """
+
+
+def steps_here(platform: openmm.Platform | None, n_dof: int, kind: Kind) -> bool:
+    """Return whether a Context with so many degrees of freedom gets a Stepper."""
+    on_cpu = platform is not None and platform.getName() in ("Reference", "CPU")
+    return on_cpu and n_dof >= STEPPER_FROM[kind]
+
+
+def make_mover(problem: Problem, size: int, kind: Kind, platform: openmm.Platform | None, bias: Bias | None) -> Mover:
+    """Return what moves `size` copies of the problem's System; `bias` is asked for by kind "biased" only."""
+    if steps_here(platform, 3 * size * problem.n_atoms, kind):
+        return Stepper(problem, size, kind, platform, bias)
+    return Program(problem, size, kind, platform, bias)
+
+
+class Program:
+    """Moves by a CustomIntegrator of which one step is a lag."""
+
+    def __init__(
+        self, problem: Problem, size: int, kind: Kind, platform: openmm.Platform | None, bias: Bias | None
+    ) -> None:
+        self.problem, self.size, self.kind = problem, size, kind
+        self._mobility = problem.mobility()
+        hold = bias.hold_steps if kind == "biased" and bias is not None else 1
+        self._integrator = brownian(problem.timestep, problem.lag_steps, hold, kind == "biased", kind == "noise")
+        self._context = _packed_context(problem, size, self._integrator, platform, bias if kind == "biased" else None)
+
+    def seed(self, seed: int) -> None:
+        """Start a new random stream; on the Reference platform it is one for all Contexts of the process."""
+        # A seed is read when the Context is initialised.
+        self._integrator.setRandomNumberSeed(seed)
+        self._context.reinitialize()
+        set_coefficients(self._integrator, np.tile(self._mobility, (self.size, 1)), self.problem.kT)
+
+    def move(self, positions: Array) -> tuple[Array, Array | float]:
+        """See `Mover.move`."""
+        n, shape = len(positions), (self.size, *positions.shape[1:])
+        # Idle slots repeat the first walker: they cost time, but no slot ever holds an unphysical structure.
+        idle = np.repeat(positions[:1], self.size - n, axis=0)
+        self._context.setPositions(np.concatenate([positions, idle]).reshape(-1, 3))
+        self._integrator.step(1)
+        state = self._context.getState(getPositions=True, getVelocities=self.kind != "plain")
+        moved: Array = state.getPositions(asNumpy=True)._value.reshape(shape)[:n]
+        if self.kind == "plain":
+            return moved, 0.0
+        left: Array = state.getVelocities(asNumpy=True)._value.reshape(shape)[:n]
+        if self.kind == "noise":
+            return moved, moved - positions - self._mobility * left
+        return moved, left.sum(axis=(1, 2))
+
+
+class Stepper:
+    """Moves step by step, with OpenMM's forces; same formulas as `integrators`."""
+
+    def __init__(
+        self, problem: Problem, size: int, kind: Kind, platform: openmm.Platform | None, bias: Bias | None
+    ) -> None:
+        self.problem, self.size, self.kind = problem, size, kind
+        self._hold = bias.hold_steps if kind == "biased" and bias is not None else problem.lag_steps
+        # The time step of this integrator is never used: it stands for none.
+        self._context = _packed_context(
+            problem, size, openmm.VerletIntegrator(0.001), platform, bias if kind == "biased" else None
+        )
+        d = problem.dimensions
+        self._a = problem.mobility()[:, :d]
+        self._s = np.sqrt(2.0 * problem.kT * self._a)
+        self._a_over_s = np.divide(self._a, self._s, out=np.zeros_like(self._a), where=self._s > 0)
+        self._slots = np.zeros((size, problem.n_atoms, 3))
+        self._xi, self._sum, self._drift = (np.zeros((size, problem.n_atoms, d)) for _ in range(3))
+        self._rng = np.random.default_rng()
+
+    def seed(self, seed: int) -> None:
+        """Start a new random stream."""
+        self._rng = np.random.Generator(np.random.SFC64(seed))
+
+    def move(self, positions: Array) -> tuple[Array, Array | float]:
+        """See `Mover.move`."""
+        n, lag_steps = len(positions), self.problem.lag_steps
+        self._slots[:n] = positions
+        self._slots[n:] = positions[:1]  # idle slots repeat the first walker and stay where they are
+        log_weights = np.zeros(n)
+        for start in range(0, lag_steps, self._hold):
+            n_steps = min(self._hold, lag_steps - start)
+            u = self._a_over_s * self._forces(BIAS_GROUP, n) if self.kind == "biased" else None
+            noise = self._block(n, n_steps, u)
+            if u is not None:
+                log_weights -= (u * noise + 0.5 * n_steps * u * u).sum(axis=(1, 2))
+        moved = self._slots[:n].copy()
+        if self.kind == "plain":
+            return moved, 0.0
+        if self.kind == "biased":
+            return moved, log_weights
+        told = np.zeros_like(moved)
+        told[..., : noise.shape[2]] = self._s * noise  # without a bias the lag is one block
+        return moved, told
+
+    def _block(self, n: int, n_steps: int, u: Array | None) -> Array:
+        """Take steps with u held, (n, n_atoms, d), or without; return sum xi, valid until the next call."""
+        xi, total, drift = self._xi[:n], self._sum[:n], self._drift[:n]
+        x = self._slots[:n, :, : xi.shape[2]]
+        total[:] = 0.0
+        for _ in range(n_steps):
+            np.multiply(self._forces(0, n), self._a, out=drift)
+            self._rng.standard_normal(out=xi)
+            total += xi
+            if u is not None:
+                xi += u
+            xi *= self._s
+            x += drift
+            x += xi
+        return total
+
+    def _forces(self, group: int, n: int) -> Array:
+        """Return the forces of a group where the walkers are now, (n, n_atoms, d) in kJ/mol/nm."""
+        self._context.setPositions(self._slots.reshape(-1, 3))
+        state = self._context.getState(getForces=True, groups={group})
+        forces: Array = state.getForces(asNumpy=True)._value.reshape(self._slots.shape)
+        return forces[:n, :, : self._a.shape[1]]
+
+
+def _packed_context(
+    problem: Problem, size: int, integrator: openmm.Integrator, platform: openmm.Platform | None, bias: Bias | None
+) -> openmm.Context:
+    system = pack(problem.system, size)
+    for force in system.getForces():
+        # The movers read the System's forces from group 0 and the bias from group 31.
+        force.setForceGroup(0)
+    if bias is not None:
+        system.addForce(bias_force(bias.value, problem.n_atoms, size, problem.kT, bias.scale, bias.backend))
+    return make_context(system, integrator, platform)
+
+
+def make_context(
+    system: openmm.System, integrator: openmm.Integrator, platform: openmm.Platform | None
+) -> openmm.Context:
+    """Return a Context in double precision where the platform has a choice.
+
+    Raises
+    ------
+    BackendError
+        OpenMM cannot make it.
+    """
+    try:
+        if platform is None:
+            return openmm.Context(system, integrator)
+        properties = {"Precision": "double"} if "Precision" in platform.getPropertyNames() else {}
+        return openmm.Context(system, integrator, platform, properties)
+    except openmm.OpenMMException as error:
+        raise BackendError(f"OpenMM could not make a Context: {error}") from None
