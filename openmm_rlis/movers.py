@@ -117,12 +117,12 @@ class Stepper:
         self._context = _packed_context(
             problem, size, openmm.VerletIntegrator(0.001), platform, bias if kind == "biased" else None
         )
-        d = problem.dimensions
-        self._a = problem.mobility()[:, :d]
-        self._s = np.sqrt(2.0 * problem.kT * self._a)
-        self._a_over_s = np.divide(self._a, self._s, out=np.zeros_like(self._a), where=self._s > 0)
-        self._slots = np.zeros((size, problem.n_atoms, 3))
-        self._xi, self._sum, self._drift = (np.zeros((size, problem.n_atoms, d)) for _ in range(3))
+        a = problem.mobility()
+        s = np.sqrt(2.0 * problem.kT * a)
+        a_over_s = np.divide(a, s, out=np.zeros_like(a), where=s > 0)
+        # All arrays are of all slots and all degrees of freedom: NumPy is slow where it cannot run straight through.
+        self._a, self._s, self._a_over_s = (np.tile(table, (size, 1, 1)) for table in (a, s, a_over_s))
+        self._slots, self._xi, self._sum, self._kick = (np.zeros((size, problem.n_atoms, 3)) for _ in range(4))
         self._rng = np.random.default_rng()
 
     def seed(self, seed: int) -> None:
@@ -137,41 +137,46 @@ class Stepper:
         log_weights = np.zeros(n)
         for start in range(0, lag_steps, self._hold):
             n_steps = min(self._hold, lag_steps - start)
-            u = self._a_over_s * self._forces(BIAS_GROUP, n) if self.kind == "biased" else None
+            u = self._a_over_s[:n] * self._forces(BIAS_GROUP, n) if self.kind == "biased" else None
             noise = self._block(n, n_steps, u)
             if u is not None:
                 log_weights -= (u * noise + 0.5 * n_steps * u * u).sum(axis=(1, 2))
         moved = self._slots[:n].copy()
         if self.kind == "plain":
             return moved, 0.0
-        if self.kind == "biased":
-            return moved, log_weights
-        told = np.zeros_like(moved)
-        told[..., : noise.shape[2]] = self._s * noise  # without a bias the lag is one block
-        return moved, told
+        # Without a bias the lag is one block.
+        return moved, log_weights if self.kind == "biased" else self._s[:n] * noise
 
     def _block(self, n: int, n_steps: int, u: Array | None) -> Array:
-        """Take steps with u held, (n, n_atoms, d), or without; return sum xi, valid until the next call."""
-        xi, total, drift = self._xi[:n], self._sum[:n], self._drift[:n]
-        x = self._slots[:n, :, : xi.shape[2]]
+        """Take steps with u held, (n, n_atoms, 3), or without; return sum xi, valid until the next call."""
+        x, xi, total, kick = self._slots[:n], self._xi[:n], self._sum[:n], self._kick[:n]
         total[:] = 0.0
         for _ in range(n_steps):
-            np.multiply(self._forces(0, n), self._a, out=drift)
-            self._rng.standard_normal(out=xi)
+            drift = self._forces(0, n)
+            drift *= self._a[:n]
+            self._draw(xi)
             total += xi
-            if u is not None:
-                xi += u
-            xi *= self._s
+            np.multiply(xi if u is None else xi + u, self._s[:n], out=kick)
             x += drift
-            x += xi
+            x += kick
         return total
 
+    def _draw(self, xi: Array) -> None:
+        """Fill the coordinates that can move with gaussians."""
+        d = self.problem.dimensions
+        if d == 3:
+            self._rng.standard_normal(out=xi)
+            return
+        by_coordinate = xi.reshape(-1, 3).T
+        for coordinate in by_coordinate[:d]:
+            coordinate[:] = self._rng.standard_normal(len(coordinate))
+
     def _forces(self, group: int, n: int) -> Array:
-        """Return the forces of a group where the walkers are now, (n, n_atoms, d) in kJ/mol/nm."""
+        """Return the forces of a group where the walkers are now, (n, n_atoms, 3) in kJ/mol/nm."""
         self._context.setPositions(self._slots.reshape(-1, 3))
         state = self._context.getState(getForces=True, groups={group})
         forces: Array = state.getForces(asNumpy=True)._value.reshape(self._slots.shape)
-        return forces[:n, :, : self._a.shape[1]]
+        return forces[:n]
 
 
 def _packed_context(

@@ -34,7 +34,8 @@ def by_hand(lag_steps: int, seed: int, held: Array | None = None) -> tuple[Array
     a, path, noise = mobility(), [starts()], np.zeros((N, 3, 3))
     for _ in range(lag_steps):
         xi = np.zeros((N, 3, 3))
-        xi[..., :2] = rng.standard_normal((N, 3, 2))
+        for coordinate in (0, 1):
+            xi[..., coordinate] = rng.standard_normal((N, 3))
         step = np.sqrt(2.0 * KT * a) * xi
         noise += step
         path.append(path[-1] + a * forces(path[-1]) + step + (0.0 if held is None else held))
@@ -58,8 +59,7 @@ def test_the_bias_is_held_and_weighed() -> None:
     probe = bias_of(1, hold_steps=1)[1]
     probe._slots[:N] = starts()
     probe._slots[N:] = starts()[:1]
-    held = np.zeros((N, 3, 3))
-    held[..., :2] = probe._a * probe._forces(31, N)
+    held = probe._a[:N] * probe._forces(31, N)
     assert (np.abs(held[:, MASSES > 0, :2]) > 1e-6).all()
     mover.seed(5)
     moved, told = mover.move(starts())
