@@ -1,23 +1,97 @@
-"""Walker-steps per second: packed replicas with a held bias against one walker per Context, measured in one run.
+"""Walker-steps per second: packed replicas with a held bias against OpenMM's own ways, measured in one run.
 
-python benchmarks/speed.py           about 2 minutes
+python benchmarks/speed.py           about 8 minutes; wants both cores of the machine for itself
+
+Every way is measured for a second in turn, so that what else the machine does falls on all of them. A default run has
+no bias and tells the noise, for the control variate; "every step" and the rest are ways of the bias. The stock
+integrator moves the same packed System on its own. Workers are those of `rlis brute`, from its own cost and clock.
 """
 
 from __future__ import annotations
 
+import shutil
 import time
+from collections.abc import Callable
+from functools import partial
 
 import numpy as np
+import openmm
 import torch
-from common import save
+from common import RUNS, once, save
+from numpy.typing import NDArray
 
 from openmm_rlis.bias import Bias
 from openmm_rlis.engine import Engine
+from openmm_rlis.movers import make_context
+from openmm_rlis.problem import Problem
+from openmm_rlis.replicas import pack
 from openmm_rlis.systems import lj7
 from openmm_rlis.value import ValueFunction, feature_statistics
 
-N_WALKERS = 1000
-SECONDS = 8.0
+Array = NDArray[np.float64]
+N_WALKERS, N_TURNS, SECONDS = 1000, 12, 1.0
+STOCK = "packed, stock BrownianIntegrator"
+Way = Callable[[], int]
+"""Moves all walkers of a way by a lag and returns the walker-steps."""
+
+
+def ours(engine: Engine, x: Array, kind: str) -> int:
+    """Move by the engine."""
+    if kind == "noise":
+        engine.propagate_with_noise(x)
+    else:
+        engine.propagate(x, kind == "biased")
+    return len(x) * engine.problem.lag_steps
+
+
+def stock(context: openmm.Context, x: Array, lag_steps: int) -> int:
+    """Move the packed System by OpenMM's own integrator, positions set and read once a lag as the engine does."""
+    context.setPositions(x.reshape(-1, 3))
+    context.getIntegrator().step(lag_steps)
+    context.getState(getPositions=True).getPositions(asNumpy=True)
+    return len(x) * lag_steps
+
+
+def stock_context(problem: Problem) -> openmm.Context:
+    """Return the packed System with a BrownianIntegrator."""
+    integrator = openmm.BrownianIntegrator(problem.temperature, problem.friction, problem.timestep)
+    reference = openmm.Platform.getPlatformByName("Reference")
+    return make_context(pack(problem.system, N_WALKERS), integrator, reference)
+
+
+def speeds(ways: dict[str, Way]) -> dict[str, Array]:
+    """Return walker-steps per second of every way in every turn, (N_TURNS,)."""
+    found: dict[str, list[float]] = {name: [] for name in ways}
+    for turn in range(-1, N_TURNS):  # the first makes Contexts and lets TorchScript settle
+        for name, way in ways.items():
+            for _ in range(4 if turn < 0 else 0):
+                way()
+            steps, begun = 0, time.perf_counter()
+            while time.perf_counter() - begun < SECONDS:
+                steps += way()
+            if turn >= 0:
+                found[name].append(steps / (time.perf_counter() - begun))
+    return {name: np.array(values) for name, values in found.items()}
+
+
+def workers() -> list[str]:
+    """Return lines of `rlis brute` with one and two workers."""
+    lines, one = [], 0.0
+    for n in (1, 2):
+        name = f"speed-workers-{n}"
+        shutil.rmtree(RUNS / name, ignore_errors=True)
+        result = once(
+            name, "brute", "lj7", "--beta", "9", "--seed", "1", "--target-error", "0.07", "--workers", str(n)
+        )  # fmt: skip
+        cost = result["cost"]
+        speed = cost["force_evaluations"]["total"] / cost["seconds"]
+        one = one or speed
+        size = sum(f.stat().st_size for f in (RUNS / name).rglob("*") if f.is_file())
+        lines.append(
+            f"| `rlis brute`, {n} worker{'s' * (n > 1)} | {speed:.2e} | {speed / one:.2f} | "
+            f"{size / cost['force_evaluations']['total']:.2g} |"
+        )
+    return lines
 
 
 def main() -> None:
@@ -30,51 +104,33 @@ def main() -> None:
     for _ in range(20):
         x, _ = warm.propagate(x)
     value = ValueFunction(problem.features, feature_statistics(problem, x, x, problem.references["C2"][None]), rng=rng)
-    ways = {
-        "one walker per Context, TorchForce every step": (
-            Engine(problem, 1, bias=Bias(value, 1.0, 1, "torch")),
-            4,
-            True,
-        ),
-        "packed, TorchForce every step": (
-            Engine(problem, N_WALKERS, bias=Bias(value, 1.0, 1, "torch")),
-            N_WALKERS,
-            True,
-        ),
-        "packed, TorchForce held 10 steps": (
-            Engine(problem, N_WALKERS, bias=Bias(value, 1.0, 10, "torch")),
-            N_WALKERS,
-            True,
-        ),
-        "packed, TorchForce held 20 steps": (
-            Engine(problem, N_WALKERS, bias=Bias(value, 1.0, 20, "torch")),
-            N_WALKERS,
-            True,
-        ),
-        "packed, PythonForce held 10 steps": (
-            Engine(problem, N_WALKERS, bias=Bias(value, 1.0, 10, "python")),
-            N_WALKERS,
-            True,
-        ),
-        "packed, no bias": (Engine(problem, N_WALKERS), N_WALKERS, False),
+
+    def biased(hold: int, backend: str, n_slots: int = N_WALKERS) -> Way:
+        walkers = x if n_slots > 1 else x[:4]
+        return partial(ours, Engine(problem, n_slots, bias=Bias(value, 1.0, hold, backend)), walkers, "biased")
+
+    ways: dict[str, Way] = {
+        STOCK: partial(stock, stock_context(problem), x, problem.lag_steps),
+        "packed, no bias": partial(ours, warm, x, "plain"),
+        "packed, no bias, noise told (default)": partial(ours, warm, x, "noise"),
+        "packed, no bias, noise told, 512 slots (default)": partial(ours, Engine(problem), x, "noise"),
+        "packed, TorchForce held 20 steps": biased(20, "torch"),
+        "packed, TorchForce held 10 steps (default bias)": biased(10, "torch"),
+        "packed, PythonForce held 10 steps": biased(10, "python"),
+        "packed, TorchForce every step": biased(1, "torch"),
+        "one walker per Context, TorchForce every step": biased(1, "torch", 1),
     }
-    speeds = {name: measure(engine, x[:n], biased) for name, (engine, n, biased) in ways.items()}
-    slowest = speeds["one walker per Context, TorchForce every step"]
+    found = speeds(ways)
     lines = [
-        f"LJ7, Reference platform, one thread, {N_WALKERS} walkers. Command: `python benchmarks/speed.py`.", "",
-        "| way | walker-steps per second | ratio |", "|---|---|---|",
+        f"LJ7, Reference platform, one thread, {N_WALKERS} walkers: median of {N_TURNS} turns; ratios, within a turn, "
+        "with their quartiles. Command: `python benchmarks/speed.py`.", "",
+        "| way | walker-steps per second | times the stock integrator |", "|---|---|---|",
     ]  # fmt: skip
-    save("speed", [*lines, *(f"| {name} | {speed:.2e} | {speed / slowest:.0f} |" for name, speed in speeds.items())])
-
-
-def measure(engine: Engine, x: np.ndarray, biased: bool) -> float:
-    """Return walker-steps per second of `propagate`, after a warm-up."""
-    for _ in range(8):
-        engine.propagate(x, biased)
-    before, begun = engine.cost.force_evaluations, time.perf_counter()
-    while time.perf_counter() - begun < SECONDS:
-        engine.propagate(x, biased)
-    return (engine.cost.force_evaluations - before) / (time.perf_counter() - begun)
+    for name, values in found.items():
+        low, middle, high = np.quantile(values / found[STOCK], [0.25, 0.5, 0.75])
+        lines.append(f"| {name} | {np.median(values):.2e} | {middle:.2g} ({low:.2g} to {high:.2g}) |")
+    lines += ["", "| way | walker-steps per second | times one worker | MB on disk per 1e6 |", "|---|---|---|---|"]
+    save("speed", [*lines, *workers()])
 
 
 if __name__ == "__main__":
