@@ -309,6 +309,24 @@ def test_a_killed_child_is_named(
     assert status == 1 and err == "error: forward: its process was ended by signal 9\n"
 
 
+def test_who_watches_both_directions_takes_no_torch(tmp_path: Path) -> None:
+    """Two directions are checked in another process: what only waits for them has neither torch nor OpenMM in memory."""
+    out = str(tmp_path / "run")
+    code = f"""import sys
+from openmm_rlis import launch
+from openmm_rlis.cli import execute
+launch._at_once = lambda *arguments: [0, 0]
+print(execute(["run", "lj7", "--to", "C9", "--both", "--workers", "2", "--out", {out!r}]))
+print(execute(["run", "lj7", "--both", "--workers", "2", "--out", {out!r}]))
+print("torch" in sys.modules, "openmm" in sys.modules)
+"""
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    lines = run.stdout.split("\n")
+    assert lines[0] == "2" and "got 'C9'" in run.stderr
+    assert lines[1].startswith("results in") and lines[2:4] == ["0", "False False"]
+    assert (tmp_path / "run" / "config.yaml").is_file()
+
+
 def test_child_ends_with_its_parent() -> None:
     code = "import time\nfrom openmm_rlis import launch\nlaunch.die_with_parent()\n"
     code += "print('up', flush=True)\ntime.sleep(60)\n"
