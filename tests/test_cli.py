@@ -310,7 +310,7 @@ def test_a_killed_child_is_named(
 
 
 def test_who_watches_both_directions_takes_no_torch(tmp_path: Path) -> None:
-    """Two directions are checked in another process: what only waits for them has neither torch nor OpenMM in memory."""
+    """Both directions are checked in another process: what only waits for them has neither torch nor OpenMM."""
     out = str(tmp_path / "run")
     code = f"""import sys
 from openmm_rlis import launch
