@@ -11,6 +11,15 @@ from contextlib import contextmanager
 from typing import Any, TypeVar
 
 T = TypeVar("T")
+KEEP, LARGE = 1 << 30, 1 << 25
+"""Bytes that a worker keeps for the next arrays, and of an array that is not among them: Dask's workers give back what
+is freed above 64 kB, so that most arrays of a walk come from the system, page by page, which takes as long as using
+them."""
+OWN_WAYS = {
+    "distributed.nanny.pre-spawn-environ.MALLOC_TRIM_THRESHOLD_": KEEP,
+    "distributed.nanny.pre-spawn-environ.MALLOC_MMAP_THRESHOLD_": LARGE,
+    "distributed.worker.profile.enabled": False,
+}
 Map = Callable[[Callable[[Sequence[int]], list[T]], Sequence[int]], list[T]]
 
 
@@ -26,10 +35,12 @@ def make_executor(workers: int) -> Iterator[Map[Any]]:
     if workers <= 1:
         yield lambda function, batches: function(batches)
         return
+    import dask
     from distributed import Client, LocalCluster
 
     quiet = logging.ERROR
     with (
+        dask.config.set(OWN_WAYS),
         LocalCluster(
             n_workers=workers,
             threads_per_worker=1,

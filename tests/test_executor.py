@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import resource
 from collections.abc import Sequence
 
+import numpy as np
 import pytest
 
 from openmm_rlis.executor import make_executor
@@ -34,3 +36,19 @@ def test_two_workers_are_two_processes_and_keep_the_order() -> None:
         assert os.getpid() not in spread(process, range(4))
         with pytest.raises(ZeroDivisionError):
             spread(lambda batches: [1 // 0 for _ in batches], range(2))
+
+
+def faults(batches: Sequence[int]) -> list[int]:
+    """Return the page faults of allocating and freeing 400 kB a thousand times."""
+    for _ in range(3):
+        np.ones(50_000)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    for _ in range(1000):
+        np.ones(50_000)
+    return [resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before for _ in batches]
+
+
+@pytest.mark.slow
+def test_workers_keep_their_memory() -> None:
+    with make_executor(2) as spread:
+        assert max(spread(faults, range(2))) < 10_000  # a fault for each page would be 98 000
