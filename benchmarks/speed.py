@@ -3,8 +3,8 @@
 python benchmarks/speed.py           about 8 minutes; wants both cores of the machine for itself
 
 Every way is measured for a second in turn, so that what else the machine does falls on all of them. A default run has
-no bias and tells the noise, for the control variate; "every step" and the rest are ways of the bias. The stock
-moves the same packed System on its own. Workers are those of `rlis run` to 5 %, by cost and clock of its rounds.
+no bias and tells the noise, for the control variate. The stock integrator moves the same packed System on its own.
+Workers are those of `rlis run` to 5 %, by cost and clock of its rounds.
 """
 
 from __future__ import annotations
