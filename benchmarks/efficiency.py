@@ -1,7 +1,10 @@
 """Ours and its peers on the same engine: relative variance x cost of the rate, from the spread of repeats.
 
-python benchmarks/efficiency.py [SYSTEM ...]     some hours on one core; runs and finished lines are kept
-                                                 in runs/benchmarks; systems as in CASES, all of them by default
+python benchmarks/efficiency.py [CASE ...] [METHOD ...]     some hours on one core; cases and methods as in CASES and
+                                                            METHODS, all of them by default
+
+Lines recorded in results/efficiency.jsonl are not measured again; only they are put into the table, if the last
+argument is `table`.
 
 A repeat is one independent estimate of k: its own replicas in A, in equilibrium, its own stretch of run there, its own
 exits, and then the method's own estimate of P. Not charged are what can be done once beforehand: learning V, placing
@@ -23,7 +26,7 @@ from typing import Any
 
 import matplotlib.pyplot as plt
 import numpy as np
-from common import RESULTS, RUNS, Row, once, save
+from common import RESULTS, RUNS, Row, lj7_name, mean_and_error, once, rate, recorded, result_of, save
 from numpy.typing import NDArray
 from peers import Score, forward_flux, weighted_ensemble
 
@@ -38,7 +41,12 @@ from openmm_rlis.splitting import Splitting, make_score, split
 from openmm_rlis.storage import RunDirectory
 
 Array = NDArray[np.float64]
+RECORDS = RESULTS / "efficiency.jsonl"
 N_REPEATS, N_ROUNDS, N_REPLICAS = 24, 3, 25
+LENT = {
+    "lj7-C3-C2-9": 10, "lj7-C2-C3-9": 13, "lj7-C3-C2-12": 5, "lj7-C2-C3-12": 10, "lj7-C2-C3-15": 10,
+}  # fmt: skip
+"""Seeds of the runs that lend V, 1 elsewhere: they were made for spread.py."""
 INTERFACE_STEP = 0.9
 """ln of the probability to get from one interface to the next."""
 CASES = {
@@ -60,7 +68,6 @@ class Case:
     importance: Importance
     engine: Engine
     state: FluxState
-    brute_product: float
 
 
 @dataclass(frozen=True)
@@ -78,15 +85,14 @@ Method = Callable[[Case, np.random.Generator], Outcome]
 def prepare(name: str) -> Case:
     """Return a case; its run is made if need be."""
     folder = RUNS / f"efficiency-{name}"
-    once(folder.name, "run", *CASES[name], "--seed", "1")
+    once(folder.name, "run", *CASES[name], "--seed", str(LENT.get(name, 1)))
     run = rlis.load(folder)
     stored = RunDirectory.open(folder).read_round("plan", 0)
     plan = Plan.from_info(stored.info)
     engine = Engine(run.problem)
     engine.reseed(np.random.default_rng(1))
     settled, _, _ = equilibrate(engine, N_REPEATS * N_REPLICAS)
-    product = 1.0 / (run.rate.value * run.problem.timestep)
-    return Case(run, plan, Importance(**stored.arrays), engine, settled.state, product)
+    return Case(run, plan, Importance(**stored.arrays), engine, settled.state)
 
 
 def ours(
@@ -211,18 +217,34 @@ METHODS: dict[str, Method] = {
 }
 
 
-def measured(case: Case, name: str, method: str) -> Row:
-    """Return one line's numbers, measured now unless they were before."""
-    kept = RUNS / f"efficiency-{name}" / "methods"
-    path = kept / ("".join(c if c.isalnum() else "_" for c in method) + ".json")
-    if not path.exists():
-        with one_thread():
-            outcome = METHODS[method](case, np.random.default_rng([2, *method.encode()]))
-        kept.mkdir(exist_ok=True)
-        numbers = {"rates": outcome.rates.tolist(), "evaluations": outcome.evaluations, "seconds": outcome.seconds}
-        path.write_text(json.dumps(numbers))
-    row: Row = json.loads(path.read_text())
+def recorded_lines() -> dict[tuple[str, str], Row]:
+    """Return all lines measured so far, by case and method."""
+    rows = [json.loads(text) for text in RECORDS.read_text().splitlines()] if RECORDS.exists() else []
+    return {(row["case"], row["method"]): row for row in rows}
+
+
+def measure(case: Case, name: str, method: str) -> Row:
+    """Measure a line and record it."""
+    with one_thread():
+        outcome = METHODS[method](case, np.random.default_rng([2, *method.encode()]))
+    row = {
+        "case": name, "method": method, "rates": outcome.rates.tolist(), "evaluations": outcome.evaluations,
+        "seconds": outcome.seconds, "timestep": case.run.problem.timestep,
+    }  # fmt: skip
+    with RECORDS.open("a") as file:
+        file.write(json.dumps(row) + "\n")
     return row
+
+
+def reference(name: str) -> tuple[float, float]:
+    """Return the rate of a case and its error: the mean of all recorded runs of it, or the run that lent V."""
+    words = CASES[name]
+    if words[0] == "lj7":
+        found = [recorded(lj7_name("run", words[2], words[4], float(words[6]), s, 0.1)) for s in range(1, 49)]
+        rates = [rate(row)[0] for row in found if row]
+        if len(rates) > 3:
+            return mean_and_error(rates)
+    return rate(result_of(f"efficiency-{name}"))
 
 
 def relative_variance(rates: Array) -> tuple[float, float]:
@@ -235,17 +257,17 @@ def relative_variance(rates: Array) -> tuple[float, float]:
     return of(rates), float(np.sqrt((len(rates) - 1) * left_out.var()))
 
 
-def line(name: str, method: str, row: Row, case: Case) -> tuple[str, float, float]:
+def line(row: Row, known: tuple[float, float]) -> tuple[str, float, float]:
     """Return a line of the table, the product with evaluations, and its error."""
     rates = np.array(row["rates"])
     variance, error = relative_variance(rates)
-    k, e = case.run.rate.value, case.run.rate.standard_error
+    k, e = known
     mean, spread = rates.mean() / k, np.hypot(rates.std(ddof=1) / len(rates) ** 0.5 / k, rates.mean() / k * e / k)
     product = variance * row["evaluations"]
+    brute = 1.0 / (k * row["timestep"])
     text = (
-        f"| {name} | {method} | {mean:.2f} +- {spread:.2f} | {variance:.2g} | {row['evaluations']:.1e} | "
-        f"{product:.1e} +- {error * row['evaluations']:.0e} | {case.brute_product / product:.2g} | "
-        f"{variance * row['seconds']:.2g} |"
+        f"| {row['method']} | {mean:.2f} +- {spread:.2f} | {variance:.2g} | {row['evaluations']:.1e} | "
+        f"{product:.1e} +- {error * row['evaluations']:.0e} | {brute / product:.2g} | {variance * row['seconds']:.2g} |"
     )
     return text, product, error * row["evaluations"]
 
@@ -267,22 +289,36 @@ def draw(products: dict[str, dict[str, tuple[float, float]]]) -> None:
 
 
 def main() -> None:
-    """Run everything and write results/efficiency.md and the figure."""
+    """Measure what is asked for and not recorded, and write results/efficiency.md and the figure."""
     names = [a for a in sys.argv[1:] if a in CASES] or list(CASES)
-    lines = [
-        f"{N_REPEATS} repeats a line. Command: `python benchmarks/efficiency.py`.", "",
-        "| case | method | mean / rate of the run | relative variance of a repeat | its evaluations | product | brute "
-        "force / product | relative variance x seconds |", "|---|---|---|---|---|---|---|---|",
-    ]  # fmt: skip
+    methods = [a for a in sys.argv[1:] if a in METHODS] or list(METHODS)
+    if sys.argv[-1] != "table":
+        for name in names:
+            missing = [method for method in methods if (name, method) not in recorded_lines()]
+            case = prepare(name) if missing else None
+            for method in missing:
+                assert case is not None
+                print(line(measure(case, name, method), reference(name))[0], flush=True)
+    known = recorded_lines()
+    lines = [f"{N_REPEATS} repeats a line. Command: `python benchmarks/efficiency.py`."]
     products: dict[str, dict[str, tuple[float, float]]] = {}
-    for name in names:
-        case = prepare(name)
-        products[name] = {"brute force": (case.brute_product, 0.0)}
-        for method in METHODS:
-            text, product, error = line(name, method, measured(case, name, method), case)
-            products[name][method] = (product, error)
+    for name in CASES:
+        rows = [known[name, method] for method in METHODS if (name, method) in known]
+        if not rows:
+            continue
+        k, e = reference(name)
+        brute = 1.0 / (k * rows[0]["timestep"])
+        lines += [
+            "", f"## {name}, k = {k:.3g} +- {e:.1g} /ps", "",
+            "| method | mean / k | relative variance of a repeat | its evaluations | product | brute force / product | "
+            "relative variance x seconds |", "|---|---|---|---|---|---|---|",
+            f"| brute force | | | | {brute:.1e} | 1 | |",
+        ]  # fmt: skip
+        products[name] = {"brute force": (brute, 0.0)}
+        for row in rows:
+            text, product, error = line(row, (k, e))
+            products[name][row["method"]] = (product, error)
             lines.append(text)
-            print(text, flush=True)
     save("efficiency", lines)
     draw(products)
 

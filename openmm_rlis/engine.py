@@ -24,11 +24,13 @@ from numpy.typing import NDArray
 
 from .bias import Bias, default_backend, platform_names, scriptable
 from .errors import DivergedError, bad_input
-from .movers import CALL, KINDS, STEP_CALL, Kind, Mover, make_context, make_mover, steps_here
+from .movers import CALL, KINDS, STEP_CALL, Kind, Mover, make_context, make_mover, on_cpu, steps_here
 from .problem import Problem
 from .replicas import can_pack
 
 Array = NDArray[np.float64]
+MANY, FEW = 1.4, 4.0
+"""Ratio of the sizes of Contexts."""
 
 
 @contextmanager
@@ -81,7 +83,11 @@ class Engine:
         self.deadline = math.inf  # of time.monotonic, after which `propagate` raises DeadlineError
         self.packed = can_pack(problem.system)
         self._platform = _platform(platform, self.packed)
-        self._sizes = {kind: _ladder(n_slots if self.packed else 1, 4.0 if kind == "biased" else 1.4) for kind in KINDS}
+        # A Context with a bias is dear to make, and its network sees all walkers at once; on a GPU all are dear, and
+        # idle slots are free. Elsewhere there are many sizes, and a small one beside a full one leaves few slots idle.
+        self._few = {kind: kind == "biased" or not on_cpu(self._platform) for kind in KINDS}
+        largest = n_slots if self.packed else 1
+        self._sizes = {kind: _ladder(largest, FEW if self._few[kind] else MANY) for kind in KINDS}
         self._cheapest: dict[tuple[int, Kind], tuple[float, int]] = {}
         self._movers: dict[tuple[int, Kind], Mover] = {}
         self._seed = 0
@@ -178,8 +184,7 @@ class Engine:
         if (n, kind) not in self._cheapest:
             fits = next(size for size in self._sizes[kind] if size >= n)
             ways = [(self._takes(fits, kind), fits)]
-            # A Context with a bias is dear to make, and its network sees all walkers at once: there is one call.
-            full = [] if kind == "biased" else [size for size in self._sizes[kind] if size < n][-1:]
+            full = [] if self._few[kind] else [size for size in self._sizes[kind] if size < n][-1:]
             ways += [(self._takes(size, kind) + self._placed(n - size, kind)[0], size) for size in full]
             self._cheapest[n, kind] = min(ways)
         return self._cheapest[n, kind]

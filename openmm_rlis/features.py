@@ -332,14 +332,16 @@ def evaluate(feature: Feature, positions: NDArray[np.floating[Any]], chunk: int 
     return values
 
 
-def fingerprint(feature: nn.Module, positions: NDArray[np.float64]) -> str:
-    """Return a short text that changes when the feature does: its width and its values on a probe structure.
+def probe(positions: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return structures (4, n_atoms, 3) on which two features agree only if they compute the same.
 
-    The probe is the given structure and three fixed distortions of it, so two features agree only if they compute the
-    same.
+    They are the given structure, (n_atoms, 3), and three fixed distortions of it.
     """
     rng = np.random.default_rng(20260101)
-    probe = positions[None] + 0.05 * rng.standard_normal((4, *positions.shape)) * np.arange(4)[:, None, None]
-    values = evaluate(feature, probe)
+    return positions[None] + 0.05 * rng.standard_normal((4, *positions.shape)) * np.arange(4)[:, None, None]
+
+
+def fingerprint(values: NDArray[np.float64]) -> str:
+    """Return a short text that names a feature by its values on the probe: its width, and a digest for messages."""
     digest = hashlib.sha256(np.round(values, 8).astype("<f8").tobytes()).hexdigest()[:12]
     return f"{values.shape[1]}:{digest}"

@@ -56,36 +56,43 @@ class Mover(Protocol):
         """
 
 
+def on_cpu(platform: openmm.Platform | None) -> bool:
+    """Return whether the platform is one of the CPU, on which time is in proportion to the degrees of freedom."""
+    return platform is not None and platform.getName() in ("Reference", "CPU")
+
+
 def steps_here(platform: openmm.Platform | None, n_dof: int, kind: Kind) -> bool:
     """Return whether a Context with so many degrees of freedom gets a Stepper."""
-    on_cpu = platform is not None and platform.getName() in ("Reference", "CPU")
-    return on_cpu and n_dof >= STEPPER_FROM[kind]
+    return on_cpu(platform) and n_dof >= STEPPER_FROM[kind]
 
 
 def make_mover(problem: Problem, size: int, kind: Kind, platform: openmm.Platform | None, bias: Bias | None) -> Mover:
-    """Return what moves `size` copies of the problem's System; `bias` is asked for by kind "biased" only."""
-    if steps_here(platform, 3 * size * problem.n_atoms, kind):
-        return Stepper(problem, size, kind, platform, bias)
-    return Program(problem, size, kind, platform, bias)
+    """Return what moves `size` copies of the problem's System; movers of another kind than "biased" have no bias."""
+    made = Stepper if steps_here(platform, 3 * size * problem.n_atoms, kind) else Program
+    return made(problem, size, kind, platform, bias if kind == "biased" else None)
 
 
 class Program:
-    """Moves by a CustomIntegrator of which one step is a lag."""
+    """Moves by a CustomIntegrator of which one step is a lag; its Context is made with the first seed."""
 
     def __init__(
         self, problem: Problem, size: int, kind: Kind, platform: openmm.Platform | None, bias: Bias | None
     ) -> None:
         self.problem, self.size, self.kind = problem, size, kind
         self._mobility = problem.mobility()
-        hold = bias.hold_steps if kind == "biased" and bias is not None else 1
+        self._platform, self._bias = platform, bias
+        hold = 1 if bias is None else bias.hold_steps
         self._integrator = brownian(problem.timestep, problem.lag_steps, hold, kind == "biased", kind == "noise")
-        self._context = _packed_context(problem, size, self._integrator, platform, bias if kind == "biased" else None)
+        self._context: openmm.Context | None = None
 
     def seed(self, seed: int) -> None:
         """Start a new random stream; on the Reference platform it is one for all Contexts of the process."""
-        # A seed is read when the Context is initialised.
+        # A seed is read when the Context is initialised, which takes long: on a GPU seconds for 10 000 walkers.
         self._integrator.setRandomNumberSeed(seed)
-        self._context.reinitialize()
+        if self._context is None:
+            self._context = _packed_context(self.problem, self.size, self._integrator, self._platform, self._bias)
+        else:
+            self._context.reinitialize()
         set_coefficients(self._integrator, np.tile(self._mobility, (self.size, 1)), self.problem.kT)
 
     def move(self, positions: Array) -> tuple[Array, Array | float]:
@@ -93,6 +100,7 @@ class Program:
         n, shape = len(positions), (self.size, *positions.shape[1:])
         # Idle slots repeat the first walker: they cost time, but no slot ever holds an unphysical structure.
         idle = np.repeat(positions[:1], self.size - n, axis=0)
+        assert self._context is not None
         self._context.setPositions(np.concatenate([positions, idle]).reshape(-1, 3))
         self._integrator.step(1)
         state = self._context.getState(getPositions=True, getVelocities=self.kind != "plain")
@@ -112,11 +120,9 @@ class Stepper:
         self, problem: Problem, size: int, kind: Kind, platform: openmm.Platform | None, bias: Bias | None
     ) -> None:
         self.problem, self.size, self.kind = problem, size, kind
-        self._hold = bias.hold_steps if kind == "biased" and bias is not None else problem.lag_steps
+        self._hold = problem.lag_steps if bias is None else bias.hold_steps
         # The time step of this integrator is never used: it stands for none.
-        self._context = _packed_context(
-            problem, size, openmm.VerletIntegrator(0.001), platform, bias if kind == "biased" else None
-        )
+        self._context = _packed_context(problem, size, openmm.VerletIntegrator(0.001), platform, bias)
         a = problem.mobility()
         s = np.sqrt(2.0 * problem.kT * a)
         a_over_s = np.divide(a, s, out=np.zeros_like(a), where=s > 0)

@@ -17,7 +17,16 @@ from torch import Tensor, nn
 
 from openmm_rlis import features
 from openmm_rlis.errors import InputError
-from openmm_rlis.features import Coordination, Dihedrals, Distances, Joined, as_feature, check_feature, fingerprint
+from openmm_rlis.features import (
+    Coordination,
+    Dihedrals,
+    Distances,
+    Joined,
+    as_feature,
+    check_feature,
+    fingerprint,
+    probe,
+)
 
 N_ATOMS = 6
 PAIRS = list(itertools.combinations(range(N_ATOMS), 2))
@@ -63,7 +72,7 @@ def evaluated(feature: Any, x: Array) -> Array:
 def test_every_public_feature_is_tested_here() -> None:
     public = {name for name, item in vars(features).items() if callable(item) and not name.startswith("_")}
     makers = {name for name in public if name.islower() and getattr(features, name).__module__ == features.__name__}
-    assert makers - {"as_feature", "check_feature", "evaluate", "fingerprint"} == set(FEATURES) - {"joined"}
+    assert makers - {"as_feature", "check_feature", "evaluate", "fingerprint", "probe"} == set(FEATURES) - {"joined"}
 
 
 @settings(deadline=None, max_examples=25)
@@ -194,9 +203,9 @@ def test_width_of_a_good_feature() -> None:
 
 
 def test_fingerprint_changes_with_the_feature_and_only_with_it() -> None:
-    x = structures(np.random.default_rng(7), n=1)[0]
-    prints = [fingerprint(feature.double(), x) for feature, _ in FEATURES.values()]
+    x = probe(structures(np.random.default_rng(7), n=1)[0])
+    prints = [fingerprint(evaluated(feature.double(), x)) for feature, _ in FEATURES.values()]
     assert len(set(prints)) == len(prints)
-    again = Coordination(range(N_ATOMS), 0.4).double()
-    assert fingerprint(again, x) == fingerprint(FEATURES["coordination"][0], x)
-    assert fingerprint(Coordination(range(N_ATOMS), 0.41).double(), x) != fingerprint(again, x)
+    again = fingerprint(evaluated(Coordination(range(N_ATOMS), 0.4).double(), x))
+    assert again == fingerprint(evaluated(FEATURES["coordination"][0], x))
+    assert fingerprint(evaluated(Coordination(range(N_ATOMS), 0.41).double(), x)) != again
