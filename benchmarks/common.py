@@ -106,6 +106,25 @@ def rate(result: Row) -> tuple[float, float]:
     return float(result["rate"]["value"]), float(result["rate"]["standard_error"])
 
 
+BRUTE = {
+    ("C3", "C2", 5.0): (101,), ("C2", "C3", 5.0): (102,), ("C3", "C2", 7.0): (103,), ("C2", "C3", 7.0): (104,),
+    ("C3", "C2", 9.0): (105, 205), ("C2", "C3", 9.0): (106,), ("C3", "C2", 12.0): (107,),
+    ("C2", "C3", 12.0): (108, 109, 110, 111, 112),
+}  # fmt: skip
+"""Seeds of brute force on LJ7; 109 to 112 were stopped by the clock."""
+
+
+def lj7_brute(source: str, target: str, beta: float, find: Callable[..., Row | None]) -> tuple[float, float] | None:
+    """Return (value, standard error) of brute force in 1/ps over all its seeds, each by its length, or None."""
+    found = [find(*lj7_run("brute", source, target, beta, s, 0.05)) for s in BRUTE.get((source, target, beta), ())]
+    runs = [run for run in found if run]
+    if not runs:
+        return None
+    lengths = np.array([evaluations(run, "production") for run in runs])
+    k, e = np.array([rate(run) for run in runs]).T
+    return float(lengths @ k / lengths.sum()), float(np.linalg.norm(lengths * e) / lengths.sum())
+
+
 def evaluations(result: Row, part: str = "total") -> float:
     """Return force evaluations of a part of the run."""
     return float(result["cost"]["force_evaluations"][part])

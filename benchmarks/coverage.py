@@ -4,7 +4,7 @@ python benchmarks/coverage.py [SEEDS]     200 seeds of each model potential and 
                                           some 4 hours on one core
 
 Runs whose record is in results/runs.jsonl are not made again. The truth is a finite volume rate; that of LJ7 is brute
-force at 5 %, and so not sharp: the mean of the seeds is. Only what is recorded is put into the table, if the last
+force, and so not sharp: the mean of the seeds is. Only what is recorded is put into the table, if the last
 argument is `table`.
 """
 
@@ -15,7 +15,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
-from common import Row, coverage_name, evaluations, finder, lj7_run, rate, save
+from common import Row, coverage_name, evaluations, finder, lj7_brute, lj7_run, rate, save
 from scipy.stats import binomtest
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
@@ -26,7 +26,6 @@ POTENTIALS: dict[str, tuple[list[str], Callable[[], float]]] = {
     "triple_well, beta 3": (["triple_well", "--beta", "3"], lambda: wells(3.0, 0.0, 384).rate),
 }
 LJ7 = ("C3", "C2", 9.0)
-BRUTE_SEED = 105
 
 
 def line(case: str, runs: list[Row], truth: tuple[float, float]) -> str:
@@ -69,9 +68,9 @@ def main() -> None:
     source, target, beta = LJ7
     names = [lj7_run("run", source, target, beta, s, 0.1) for s in range(1, 1 + min(most, 48))]
     runs = [row for name in names if (row := find(*name))]
-    brute = find(*lj7_run("brute", source, target, beta, BRUTE_SEED, 0.05))
+    brute = lj7_brute(source, target, beta, find)
     if len(runs) > 1 and brute:
-        lines.append(line(f"lj7, {source} -> {target}, beta {beta:g}", runs, rate(brute)))
+        lines.append(line(f"lj7, {source} -> {target}, beta {beta:g}", runs, brute))
     save("coverage", lines)
 
 

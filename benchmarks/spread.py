@@ -12,16 +12,12 @@ import sys
 from pathlib import Path
 
 import numpy as np
-from common import Row, evaluations, finder, lj7_run, rate, save
+from common import Row, evaluations, finder, lj7_brute, lj7_run, rate, save
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 from oracles_lj7 import eyring_kramers
 
 WAYS = (("C3", "C2"), ("C2", "C3"))
-BRUTE = {
-    (5.0, 0): 101, (5.0, 1): 102, (7.0, 0): 103, (7.0, 1): 104, (9.0, 0): 105, (9.0, 1): 106, (12.0, 0): 107,
-    (12.0, 1): 108,
-}  # fmt: skip
 HEAD = [
     "| beta | path | seeds | mean (1/ps) | brute force | mean / Eyring-Kramers | spread / claimed | intervals that "
     "hold the mean | worst deviation from the mean, claimed errors | alarms | evaluations | of these learning | "
@@ -30,7 +26,7 @@ HEAD = [
 ]
 
 
-def summary(beta: float, way: int, results: list[Row], brute: Row | None) -> str:
+def summary(beta: float, way: int, results: list[Row], brute: tuple[float, float] | None) -> str:
     """Return one line of the table."""
     source, target = WAYS[way]
     k, e = np.array([rate(r) for r in results]).T
@@ -41,7 +37,7 @@ def summary(beta: float, way: int, results: list[Row], brute: Row | None) -> str
     cost = np.mean([evaluations(r) for r in results])
     learning = np.mean([evaluations(r, "learning") for r in results])
     variance = k.var(ddof=1) / mean**2
-    reference = "{:.4g} +- {:.1g}".format(*rate(brute)) if brute else "-"
+    reference = "{:.4g} +- {:.1g}".format(*brute) if brute else "-"
     return (
         f"| {beta:g} | {source} -> {target} | {len(k)} | {mean:.4g} +- {error:.1g} | {reference} | "
         f"{mean / expected:.2f} | {k.std(ddof=1) / np.sqrt((e**2).mean()):.2f} | {held} | "
@@ -65,10 +61,8 @@ def main() -> None:
         for way, (source, target) in enumerate(WAYS):
             names = [lj7_run("run", source, target, beta, s, 0.1) for s in seeds]
             results = [row for name in names if (row := find(*name))]
-            seed = BRUTE.get((beta, way))
-            brute = find(*lj7_run("brute", source, target, beta, seed, 0.05)) if seed else None
             if len(results) > 1:
-                lines.append(summary(beta, way, results, brute))
+                lines.append(summary(beta, way, results, lj7_brute(source, target, beta, find)))
                 print(lines[-1], flush=True)
     save("spread", lines)
 
