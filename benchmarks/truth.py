@@ -61,12 +61,12 @@ def main() -> None:
         ("double_well", line(8.0, 1.0)),
         ("double_well --from R --to L", line(8.0, 1.0, back=True)),
         ("double_well --set height=16", line(16.0, 1.0)),
-        *[(f"mueller_brown --beta {b}", mueller(float(b), 360).rate) for b in (1, 2, 3)],
         *[
             (f"triple_well --beta {b} --set tilt={t}", wells(b, t, 384).rate)
             for b in (1.67, 3.0, 5.0)
             for t in (0, 0.5)
         ],
+        *[(f"mueller_brown --beta {b}", mueller(float(b), 360).rate) for b in (1, 2, 3)],
     ]
     lines = [
         f"{len(seeds)} seeds each, default settings, target 10 %. Command: `python benchmarks/truth.py {len(seeds)}`.",
