@@ -21,7 +21,7 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 from typing import Any
 
 import matplotlib.pyplot as plt
@@ -32,10 +32,12 @@ from peers import Score, forward_flux, weighted_ensemble
 
 import openmm_rlis as rlis
 from openmm_rlis.config import Settings
+from openmm_rlis.core import Core
 from openmm_rlis.engine import Engine, one_thread
 from openmm_rlis.flux import FluxState, equilibrate, run_flux
 from openmm_rlis.importance import UNTEMPERED, Importance
 from openmm_rlis.learning import Plan, make_engine
+from openmm_rlis.names import unprefixed
 from openmm_rlis.production import produce
 from openmm_rlis.splitting import Splitting, make_score, split
 from openmm_rlis.storage import RunDirectory
@@ -59,15 +61,38 @@ CASES = {
 }
 
 
-@dataclass(frozen=True)
 class Case:
-    """What all methods share: a run from nothing to 10 %, and replicas in equilibrium for every repeat."""
+    """What all methods share: a run from nothing to 10 %, and replicas in equilibrium for every repeat.
 
-    run: rlis.Result
-    plan: Plan
-    importance: Importance
-    engine: Engine
-    state: FluxState
+    Ours starts and fails at the inner core of A that the run found, where it found one; peers at A as it is given.
+    """
+
+    def __init__(self, name: str) -> None:
+        folder = RUNS / f"efficiency-{name}"
+        once(folder.name, "run", *CASES[name], "--seed", str(LENT.get(name, 1)))
+        self.run, store = rlis.load(folder), RunDirectory.open(folder)
+        self.problem = self.run.problem
+        stored, core = store.read_round("plan", 0), unprefixed("core", store.read_round("start", 0).arrays)
+        self.plan, self.importance = Plan.from_info(stored.info), Importance(**stored.arrays)
+        self.inner = self.problem.with_core(Core.from_arrays(core).region(self.problem)) if core else self.problem
+        self.engine = Engine(self.problem)
+
+    @cached_property
+    def state(self) -> FluxState:
+        """Replicas in equilibrium, for peers."""
+        return settled(self.problem)
+
+    @cached_property
+    def inner_state(self) -> FluxState:
+        """Replicas in equilibrium, for ours."""
+        return settled(self.inner) if self.inner is not self.problem else self.state
+
+
+def settled(problem: rlis.Problem) -> FluxState:
+    """Return replicas in equilibrium."""
+    engine = Engine(problem)
+    engine.reseed(np.random.default_rng(1))
+    return equilibrate(engine, N_REPEATS * N_REPLICAS)[0].state
 
 
 @dataclass(frozen=True)
@@ -82,19 +107,6 @@ class Outcome:
 Method = Callable[[Case, np.random.Generator], Outcome]
 
 
-def prepare(name: str) -> Case:
-    """Return a case; its run is made if need be."""
-    folder = RUNS / f"efficiency-{name}"
-    once(folder.name, "run", *CASES[name], "--seed", str(LENT.get(name, 1)))
-    run = rlis.load(folder)
-    stored = RunDirectory.open(folder).read_round("plan", 0)
-    plan = Plan.from_info(stored.info)
-    engine = Engine(run.problem)
-    engine.reseed(np.random.default_rng(1))
-    settled, _, _ = equilibrate(engine, N_REPEATS * N_REPLICAS)
-    return Case(run, plan, Importance(**stored.arrays), engine, settled.state)
-
-
 def ours(
     case: Case, rng: np.random.Generator, branching: bool = True, importance: bool = False, **changed: Any
 ) -> Outcome:
@@ -103,9 +115,9 @@ def ours(
     if not branching:
         settings = settings.model_copy(update={"window_high": np.inf})
     value = case.run.value
-    engine = make_engine(case.run.problem, settings, None, value)
+    engine = make_engine(case.inner, settings, None, value)
     guide = (value, case.importance if importance else UNTEMPERED)
-    state, begun = case.state, time.monotonic()
+    state, begun = case.inner_state, time.monotonic()
     transitions, duration = np.zeros(N_REPEATS), 0.0
     for index in range(N_ROUNDS):
         done = produce(engine, guide, state, settings, case.plan, rng, range(N_REPEATS), range(index, index + 1))[0]
@@ -295,7 +307,7 @@ def main() -> None:
     if sys.argv[-1] != "table":
         for name in names:
             missing = [method for method in methods if (name, method) not in recorded_lines()]
-            case = prepare(name) if missing else None
+            case = Case(name) if missing else None
             for method in missing:
                 assert case is not None
                 print(line(measure(case, name, method), reference(name))[0], flush=True)
