@@ -285,18 +285,22 @@ def line(row: Row, known: tuple[float, float]) -> tuple[str, float, float]:
 
 
 def draw(products: dict[str, dict[str, tuple[float, float]]]) -> None:
-    """Draw product against case, one line a method."""
-    figure, axes = plt.subplots(figsize=(9, 5.5))
+    """Draw the product of every method in each case, side by side."""
+    figure, axes = plt.subplots(figsize=(9, 5))
     names = list(products)
-    for method in dict.fromkeys(m for row in products.values() for m in row):
+    methods = list(dict.fromkeys(method for row in products.values() for method in row))
+    for place, method in zip(np.linspace(-0.3, 0.3, len(methods)), methods, strict=True):
         at = [i for i, name in enumerate(names) if method in products[name]]
         y, e = np.array([products[names[i]][method] for i in at]).T
-        style = {"lw": 2.5, "color": "black"} if "default" in method else {"lw": 1.0, "alpha": 0.8}
-        axes.errorbar(at, y, np.minimum(e, 0.9 * y), marker="o", ms=4, label=method, **style)
+        style = {"color": "black", "ms": 8} if "default" in method else {"ms": 6}
+        label = method.replace("a/(a+b)", "score a/(a+b)")
+        axes.errorbar(np.array(at) + place, y, np.minimum(e, 0.9 * y), fmt="o", label=label, **style)
     axes.set_yscale("log")
-    axes.set_xticks(range(len(names)), names, rotation=40, ha="right")
+    axes.set_xticks(range(len(names)), [" ".join(name.split("-")) for name in names])
+    axes.set_xlim(-0.5, len(names) - 0.5)
+    axes.grid(axis="y", alpha=0.3)
     axes.set_ylabel("relative variance x force evaluations")
-    axes.legend(fontsize=7, bbox_to_anchor=(1.01, 1.0), loc="upper left", frameon=False)
+    axes.legend(fontsize=8, bbox_to_anchor=(1.01, 1.0), loc="upper left", frameon=False)
     figure.savefig(RESULTS / "efficiency.png", dpi=130, bbox_inches="tight")
 
 

@@ -1,8 +1,9 @@
 """Rates and channel shares of every model system against exact references, by the public API with default settings.
 
-python benchmarks/truth.py [SEEDS]       4 seeds by default, some 45 minutes on one core
+python benchmarks/truth.py [SEEDS]       4 seeds by default, some hours on one core, most of them for Mueller-Brown
 
-Finished runs are kept in runs/benchmarks. The rates of the seeds are averaged, and so are the shares; an error is that
+Finished runs are kept in runs/benchmarks; only systems of which all are finished are put into the table, if the last
+argument is `table`. The rates of the seeds are averaged, and so are the shares; an error is that
 of the mean, from the errors that the runs claim.
 
 Planes: finite volumes (continuous time and tests). Line: the transition matrix of the very chain that is run, which
@@ -16,7 +17,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-from common import RUNS, evaluations, once, save
+from common import RUNS, evaluations, finished, once, save
 
 import openmm_rlis as rlis
 from openmm_rlis.estimators import Estimate
@@ -55,7 +56,8 @@ def average(found: Sequence[Estimate]) -> tuple[float, float]:
 
 def main() -> None:
     """Run everything and write results/truth.md."""
-    seeds = range(1, 1 + int(sys.argv[1] if len(sys.argv) > 1 else 4))
+    numbers, only_table = [int(a) for a in sys.argv[1:] if a != "table"], "table" in sys.argv
+    seeds = range(1, 1 + (numbers[0] if numbers else 4))
     cases = [
         ("double_well --set tilt=0", line(8.0, 0.0)),
         ("double_well", line(8.0, 1.0)),
@@ -82,6 +84,8 @@ def main() -> None:
     ]  # fmt: skip
     for words, exact in cases:
         name = "truth-" + words.replace(" --set ", "-").replace(" --", "-").replace(" ", "")
+        if only_table and not all(finished(f"{name}-{seed}") for seed in seeds):
+            continue
         rows = [once(f"{name}-{seed}", "run", *words.split(), "--seed", str(seed)) for seed in seeds]
         loaded = [rlis.load(RUNS / f"{name}-{seed}") for seed in seeds]
         k, e = average([result.rate for result in loaded])
