@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import sys
 import time
+from collections.abc import Callable
 from functools import partial
 
 import numpy as np
@@ -17,12 +18,10 @@ import openmm
 import torch
 from common import save
 from numpy.typing import NDArray
+from speed import stock, stock_context
 
 from openmm_rlis.bias import Bias, backend_status, gpu_name
 from openmm_rlis.engine import Engine
-from openmm_rlis.movers import make_context
-from openmm_rlis.problem import Problem
-from openmm_rlis.replicas import pack
 from openmm_rlis.systems import lj7
 from openmm_rlis.value import ValueFunction, feature_statistics
 
@@ -34,27 +33,9 @@ MANY = 100_000
 N_TURNS, SECONDS = 5, 1.0
 
 
-def stock_context(problem: Problem, n: int, platform: openmm.Platform) -> openmm.Context:
-    """Return the packed System with a BrownianIntegrator."""
-    integrator = openmm.BrownianIntegrator(problem.temperature, problem.friction, problem.timestep)
-    return make_context(pack(problem.system, n), integrator, platform)
-
-
-def stock(context: openmm.Context, x: Array, lag_steps: int) -> None:
-    """Move the packed System by OpenMM's own integrator, positions set and read once a lag as the engine does."""
-    put(context, x)
-    context.getIntegrator().step(lag_steps)
-    context.getState(getPositions=True).getPositions(asNumpy=True)
-
-
-def put(context: openmm.Context, x: Array) -> None:
-    """Set and read all positions."""
-    context.setPositions(x.reshape(-1, 3))
-
-
 def exchange(context: openmm.Context, x: Array) -> None:
     """Set and read all positions."""
-    put(context, x)
+    context.setPositions(x.reshape(-1, 3))
     context.getState(getPositions=True).getPositions(asNumpy=True)
 
 
@@ -62,7 +43,6 @@ def main() -> None:
     """Measure every way and write results/gpu.md."""
     torch.set_num_threads(1)
     name = sys.argv[1] if len(sys.argv) > 1 else "CUDA"
-    platform = openmm.Platform.getPlatformByName(name)
     problem = lj7.build("C3", "C2", beta=9.0)
     rng = np.random.default_rng(1)
     start = np.repeat(problem.positions[None], 1000, axis=0)
@@ -79,16 +59,16 @@ def main() -> None:
         "| walkers | way | walker-steps per second | ms a lag | Context made in (s) |", "|---|---|---|---|---|",
     ]  # fmt: skip
 
-    def row(n: int, way: str, move: object, steps: int) -> None:
+    def row(n: int, way: str, move: Callable[[], object], steps: int) -> None:
         begun = time.perf_counter()
-        move()  # type: ignore[operator]
+        move()
         made = time.perf_counter() - begun
-        move()  # type: ignore[operator]
+        move()
         found = []
         for _ in range(N_TURNS):
             count, begun = 0, time.perf_counter()
             while time.perf_counter() - begun < SECONDS:
-                move()  # type: ignore[operator]
+                move()
                 count += 1
             found.append((time.perf_counter() - begun) / count)
         lag = float(np.median(found))
@@ -101,7 +81,7 @@ def main() -> None:
     for n in SIZES:
         x = start[np.arange(n) % len(start)]
         begun = time.perf_counter()
-        context = stock_context(problem, n, platform)
+        context = stock_context(problem, n, name)
         print(f"stock context of {n}: {time.perf_counter() - begun:.1f} s", flush=True)
         row(n, "stock BrownianIntegrator", partial(stock, context, x, lag_steps), lag_steps)
         row(n, "positions in and out", partial(exchange, context, x), 0)

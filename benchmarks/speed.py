@@ -53,11 +53,10 @@ def stock(context: openmm.Context, x: Array, lag_steps: int) -> int:
     return len(x) * lag_steps
 
 
-def stock_context(problem: Problem) -> openmm.Context:
+def stock_context(problem: Problem, n_walkers: int, platform: str = "Reference") -> openmm.Context:
     """Return the packed System with a BrownianIntegrator."""
     integrator = openmm.BrownianIntegrator(problem.temperature, problem.friction, problem.timestep)
-    reference = openmm.Platform.getPlatformByName("Reference")
-    return make_context(pack(problem.system, N_WALKERS), integrator, reference)
+    return make_context(pack(problem.system, n_walkers), integrator, openmm.Platform.getPlatformByName(platform))
 
 
 def speeds(ways: dict[str, Way]) -> dict[str, Array]:
@@ -110,7 +109,7 @@ def main() -> None:
         return partial(ours, Engine(problem, n_slots, bias=Bias(value, 1.0, hold, backend)), walkers, "biased")
 
     ways: dict[str, Way] = {
-        STOCK: partial(stock, stock_context(problem), x, problem.lag_steps),
+        STOCK: partial(stock, stock_context(problem, N_WALKERS), x, problem.lag_steps),
         "packed, no bias": partial(ours, warm, x, "plain"),
         "packed, no bias, noise told (default)": partial(ours, warm, x, "noise"),
         "packed, no bias, noise told, 512 slots (default)": partial(ours, Engine(problem), x, "noise"),
