@@ -16,6 +16,7 @@ from openmm_rlis.cli import execute
 RUNS = Path("runs/benchmarks")
 RESULTS = Path(__file__).parent / "results"
 RECORDS = RESULTS / "runs.jsonl"
+BRUTE = RESULTS / "brute.jsonl"
 ESTIMATOR = 1
 """Raised with every change of what a default run gives, but for its random numbers: other records no longer count."""
 KEPT = ("method", "rate", "rounds", "cost", "diagnostics", "stopped", "seed")
@@ -106,23 +107,19 @@ def rate(result: Row) -> tuple[float, float]:
     return float(result["rate"]["value"]), float(result["rate"]["standard_error"])
 
 
-BRUTE = {
-    ("C3", "C2", 5.0): (101,), ("C2", "C3", 5.0): (102,), ("C3", "C2", 7.0): (103,), ("C2", "C3", 7.0): (104,),
-    ("C3", "C2", 9.0): (105, 205), ("C2", "C3", 9.0): (106,), ("C3", "C2", 12.0): (107,),
-    ("C2", "C3", 12.0): (108, 109, 110, 111, 112),
-}  # fmt: skip
-"""Seeds of brute force on LJ7; 109 to 112 were stopped by the clock."""
+def lj7_brute(source: str, target: str, beta: float) -> tuple[float, float] | None:
+    """Return (value, standard error) of the rate in 1/ps by brute.py, over all recorded seeds, or None.
 
-
-def lj7_brute(source: str, target: str, beta: float, find: Callable[..., Row | None]) -> tuple[float, float] | None:
-    """Return (value, standard error) of brute force in 1/ps over all its seeds, each by its length, or None."""
-    found = [find(*lj7_run("brute", source, target, beta, s, 0.05)) for s in BRUTE.get((source, target, beta), ())]
-    runs = [run for run in found if run]
-    if not runs:
+    Every copy is one independent run; those of longer runs count for more, by their time.
+    """
+    rows = [json.loads(line) for line in BRUTE.read_text().splitlines()] if BRUTE.exists() else []
+    rows = [row for row in rows if (row["source"], row["beta"]) == (source, beta)]
+    if not rows:
         return None
-    lengths = np.array([evaluations(run, "production") for run in runs])
-    k, e = np.array([rate(run) for run in runs]).T
-    return float(lengths @ k / lengths.sum()), float(np.linalg.norm(lengths * e) / lengths.sum())
+    counts = np.array([row["hits"][target] for row in rows], dtype=float)  # (seeds, copies)
+    n_copies = counts.shape[1]
+    total = n_copies * sum(row["time_of_a_copy"] for row in rows)
+    return float(counts.sum() / total), float(np.sqrt(n_copies * counts.var(axis=1, ddof=1).sum()) / total)
 
 
 def evaluations(result: Row, part: str = "total") -> float:

@@ -68,7 +68,7 @@ def main() -> None:
     source, target, beta = LJ7
     names = [lj7_run("run", source, target, beta, s, 0.1) for s in range(1, 1 + min(most, 48))]
     runs = [row for name in names if (row := find(*name))]
-    brute = lj7_brute(source, target, beta, find)
+    brute = lj7_brute(source, target, beta)
     if len(runs) > 1 and brute:
         lines.append(line(f"lj7, {source} -> {target}, beta {beta:g}", runs, brute))
     save("coverage", lines)

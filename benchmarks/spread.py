@@ -62,7 +62,7 @@ def main() -> None:
             names = [lj7_run("run", source, target, beta, s, 0.1) for s in seeds]
             results = [row for name in names if (row := find(*name))]
             if len(results) > 1:
-                lines.append(summary(beta, way, results, lj7_brute(source, target, beta, find)))
+                lines.append(summary(beta, way, results, lj7_brute(source, target, beta)))
                 print(lines[-1], flush=True)
     save("spread", lines)
 

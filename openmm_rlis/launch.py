@@ -215,11 +215,12 @@ def _sample(config: RunConfig, problem: Any, directory: Path, report: Report) ->
         "platform": config.platform,
         "max_force_evaluations": config.max_force_evaluations,
         "max_seconds": config.max_seconds,
+        "workers": config.workers,
         "progress": report,
     }
     if config.method == "brute":
         return sampler.brute(problem, directory, **common)
-    return sampler.run(problem, directory, workers=config.workers, settings=config.settings, **common)
+    return sampler.run(problem, directory, settings=config.settings, **common)
 
 
 def _watched(directory: Path, work: Work, display: Display | None = None, name: str = "") -> int:

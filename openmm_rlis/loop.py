@@ -20,14 +20,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from . import notebook
+from . import counting, notebook
 from .config import Settings
 from .core import Core
 from .disk import size_text
 from .engine import Cost, DeadlineError, Engine, one_thread
 from .estimators import Estimate
 from .executor import make_executor
-from .flux import FluxRun, FluxState, equilibrate, first_exits, run_flux
+from .flux import FluxRun, FluxState, equilibrate, first_exits
 from .frames import predicted_bytes
 from .goal import Goal
 from .importance import UNTEMPERED, Importance
@@ -46,8 +46,8 @@ from .learning import (
     rounds_to_look,
 )
 from .names import prefixed, unprefixed
-from .problem import TARGET, Problem
-from .production import PRODUCTION, GroupRecord, Task, contents, stream
+from .problem import Problem
+from .production import GroupRecord, Task, contents, stream
 from .result import Result
 from .storage import RunDirectory
 from .value import ValueFunction
@@ -56,7 +56,6 @@ FLUX, START, LEARNING, PILOT = 1, 2, 3, 5
 SECONDS_BETWEEN_LEVELS = 5.0
 MOST_TOGETHER = 4
 """Rounds whose walkers walk side by side: what is lost at most when a run is killed."""
-BRUTE_BATCHES, BRUTE_REPLICAS, BRUTE_LAGS = 64, 8, 1000
 
 
 @dataclass(frozen=True)
@@ -229,28 +228,18 @@ class Loop:
     def _brute(self) -> str:
         flux = self._flux()
         self.engine.deadline = math.inf  # a round that has begun is finished
+        # As in `_produce`, groups are those of the workers that the run was started with.
+        n_groups = min(int(self.store.config["workers"]), counting.N_BATCHES)
+        cost = counting.evaluations(self.problem)
+        with make_executor(int(self.config["workers"])) as spread:
 
-        def one_round(rounds: range, state: FluxState) -> None:
-            index = rounds.start
-            self.engine.reseed(stream(self.seed, PRODUCTION, index))
-            found = run_flux(self.engine, state, BRUTE_LAGS, keep_exits=False)
-            shape = (BRUTE_BATCHES, BRUTE_REPLICAS)
-            arrays = {
-                "transitions": found.hits[:, TARGET].reshape(shape).sum(1).astype(float),
-                "exits": found.n_exits.reshape(shape).sum(1).astype(float),
-                "time": np.full(BRUTE_BATCHES, found.time / BRUTE_BATCHES),
-                "ended": np.full(BRUTE_BATCHES, np.nan),
-                "root_weights": np.empty(0),
-                "root_control": np.empty(0),
-                "root_batches": np.empty(0, np.int64),
-                "root_defensive": np.empty(0, bool),
-                **prefixed("state", found.state.arrays()),
-            }  # fmt: skip
-            cost = len(state.positions) * BRUTE_LAGS * self.problem.lag_steps
-            self._write("production", index, arrays, {"production_evaluations": cost}, cost)
+            def one_round(rounds: range, state: FluxState) -> None:
+                index = rounds.start
+                task = counting.CountTask(self.problem, state, n_groups, self.seed, index, self.config["platform"])
+                found = counting.contents(spread(task, range(n_groups)))
+                self._write("production", index, found, {"production_evaluations": cost}, cost)
 
-        cost = BRUTE_BATCHES * BRUTE_REPLICAS * BRUTE_LAGS * self.problem.lag_steps
-        return self._until_done(flux.state, one_round, lambda rounds: cost * len(rounds))
+            return self._until_done(flux.state, one_round, lambda rounds: cost * len(rounds))
 
     def _until_done(
         self, state: FluxState, one_block: OneBlock, foreseen: Callable[[range], float], together: int = 1

@@ -15,10 +15,11 @@ import mdtraj
 import numpy as np
 
 from .config import Settings
+from .counting import N_BATCHES, REPLICAS
 from .engine import Engine
 from .errors import bad_input
 from .goal import Goal
-from .loop import BRUTE_BATCHES, BRUTE_REPLICAS, Loop, Progress, Report
+from .loop import Loop, Progress, Report
 from .problem import Problem
 from .result import Result, load, problem_of
 from .storage import RunDirectory
@@ -102,6 +103,7 @@ def brute(
     target_relative_error: float = 0.05,
     max_force_evaluations: int | None = None,
     max_seconds: float | None = None,
+    workers: int = 1,
     platform: str | None = None,
     *,
     progress: Report | None = None,
@@ -111,9 +113,9 @@ def brute(
     The arguments are those of `run`. Its cost is about 1/(error^2 rate timestep) force evaluations.
     """
     goal = Goal(target_relative_error, max_force_evaluations, max_seconds)
-    settings = Settings(n_batches=BRUTE_BATCHES, replicas=BRUTE_REPLICAS)
+    settings = Settings(n_batches=N_BATCHES, replicas=REPLICAS)
     engine = Engine(problem, settings.n_slots, platform)
-    config = _config("brute", problem, seed, goal, 1, platform, settings)
+    config = _config("brute", problem, seed, goal, workers, platform, settings)
     with _create(problem, directory, config) as store:
         return Loop(store, problem, engine, goal, progress).run()
 

@@ -117,10 +117,11 @@ def test_run_passes_everything_on(rlis: Rlis, sampler: FakeSampler, tmp_path: Pa
 
 
 def test_brute_has_the_same_options(rlis: Rlis, sampler: FakeSampler, tmp_path: Path) -> None:
-    status, _, err = rlis("brute", "toy", "--beta", 5, "--others", "none", "--out", tmp_path / "run")
+    status, _, err = rlis("brute", "toy", "--beta", 5, "--others", "none", "--workers", 2, "--out", tmp_path / "run")
     assert (status, err) == (0, "")
     name, call = sampler.calls[0]
-    assert name == "brute" and call["problem"]["others"] == [] and call["target_relative_error"] == 0.05
+    assert name == "brute" and call["problem"]["others"] == []
+    assert call["target_relative_error"] == 0.05 and call["workers"] == 2
 
 
 def test_config_file_with_overrides(rlis: Rlis, sampler: FakeSampler, tmp_path: Path) -> None:

@@ -299,6 +299,15 @@ def test_brute_is_repeated_and_resumed_to_the_last_digit(tmp_path: Path, monkeyp
     assert_same(first, rlis.resume(tmp_path / "b", problem))
 
 
+def test_brute_uses_workers_and_resumes_with_any_number_of_them(tmp_path: Path) -> None:
+    problem = double_well(1.5, source=(-9.0, -0.2), target=(0.3, 9.0)).problem()
+    options: dict[str, Any] = {"seed": 2, "target_relative_error": 0.001, "workers": 2}
+    with_two = brute(problem, tmp_path / "a", max_force_evaluations=24_000_000, **options)
+    assert with_two.n_rounds >= 2
+    brute(problem, tmp_path / "b", max_force_evaluations=12_000_000, **options)
+    assert_same(with_two, rlis.resume(tmp_path / "b", problem, max_force_evaluations=24_000_000, workers=1))
+
+
 def test_a_run_with_an_alarm_goes_on_to_half_of_the_target(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     told: list[Progress] = []
     options = {**TINY, "target_relative_error": 0.3}
