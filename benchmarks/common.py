@@ -60,9 +60,9 @@ def recorded(name: str) -> Row | None:
     return None
 
 
-def record(name: str, result: Row) -> Row:
+def record(name: str, result: Row, **more: Any) -> Row:
     """Add what the studies need of a result.json to results/runs.jsonl, and return it."""
-    row = {"name": name, "estimator": ESTIMATOR, **{key: result[key] for key in KEPT}}
+    row = {"name": name, "estimator": ESTIMATOR, **{key: result[key] for key in KEPT}, **more}
     with RECORDS.open("a") as file:  # one write: several studies may add to it at once
         file.write(json.dumps(row) + "\n")
     return row

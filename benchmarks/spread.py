@@ -2,8 +2,8 @@
 
 python benchmarks/spread.py [SEEDS] [BETA ...]    16 seeds, beta 7 9 12 15 by default: some 10 hours on one core
 
-Runs whose record is in results/runs.jsonl are not made again. Beta 9 and 12 are compared with brute force at 5 %, all
-with Eyring-Kramers. Only what is recorded is put into the table, if the last argument is `table`.
+Runs whose record is in results/runs.jsonl are not made again. Where there is brute force (brute.py) they are compared
+with it, all with Eyring-Kramers. Only what is recorded is put into the table, if the last argument is `table`.
 """
 
 from __future__ import annotations

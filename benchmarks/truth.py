@@ -2,9 +2,9 @@
 
 python benchmarks/truth.py [SEEDS]       4 seeds by default, some hours on one core, most of them for Mueller-Brown
 
-Finished runs are kept in runs/benchmarks; only systems of which all are finished are put into the table, if the last
-argument is `table`. The rates of the seeds are averaged, and so are the shares; an error is that
-of the mean, from the errors that the runs claim.
+Runs whose record is in results/runs.jsonl are not made again. Only systems of which all are recorded are put into the
+table, if the last argument is `table`. The rates of the seeds are averaged, and so are the shares; an error is that of
+the mean, from the errors that the runs claim.
 
 Planes: finite volumes (continuous time and tests). Line: the transition matrix of the very chain that is run, which
 also says how a rate depends on the time step and on the lag.
@@ -13,14 +13,13 @@ also says how a rate depends on the time step and on the lag.
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from importlib import import_module
 from pathlib import Path
 
 import numpy as np
-from common import RUNS, evaluations, finished, once, save
+from common import RUNS, Row, evaluations, once, rate, record, recorded, save
 
 import openmm_rlis as rlis
-from openmm_rlis.estimators import Estimate
 from openmm_rlis.systems import triple_well
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
@@ -48,10 +47,51 @@ def trend() -> list[str]:
     return lines
 
 
-def average(found: Sequence[Estimate]) -> tuple[float, float]:
-    """Return the mean of the seeds and its error."""
-    values, errors = np.array([(one.value, one.standard_error) for one in found]).T
+def average(found: list[tuple[float, float]]) -> tuple[float, float]:
+    """Return the mean of (value, standard error) of the seeds, and its error."""
+    values, errors = np.array(found).T
     return float(values.mean()), float(np.linalg.norm(errors)) / len(found)
+
+
+def name_of(words: str, seed: int) -> str:
+    """Return the name of a run."""
+    return "truth-" + words.replace(" --set ", "-").replace(" --", "-").replace(" ", "") + f"-{seed}"
+
+
+def made(words: str, seed: int) -> Row:
+    """Return the record of a run, which is made if it is not there; of the triple well with shares of its channels."""
+    name = name_of(words, seed)
+    if found := recorded(name):
+        return found
+    result, shares = once(name, "run", *words.split(), "--seed", str(seed)), {}
+    if words.startswith("triple"):
+        loaded = rlis.load(RUNS / name)
+        upper, groups = loaded.channels(triple_well.channel)["upper"], loaded.channels().values()
+        shares = {
+            "upper": (upper.value, upper.standard_error),
+            "groups": [(group.value, group.standard_error) for group in groups],
+        }
+    return record(name, result, **shares)
+
+
+def rates_line(words: str, exact: float, runs: list[Row]) -> str:
+    """Return one line of the table of rates."""
+    problem = import_module(f"openmm_rlis.systems.{words.split()[0]}").build()
+    k, e = average([rate(run) for run in runs])
+    cost, alarms = np.mean([evaluations(run) for run in runs]), sum(bool(run["diagnostics"]["alarms"]) for run in runs)
+    held = sum(run["rate"]["interval"][0] <= exact <= run["rate"]["interval"][1] for run in runs)
+    return (
+        f"| `{words}` | {problem.timestep:g}, {problem.lag_time:g} | {exact:.4g} | {k:.4g} +- {e:.1g} | "
+        f"{(k - exact) / (0.03 * exact + 2 * e):+.2f} | {held} of {len(runs)} | {alarms} | {cost:.1e} |"
+    )
+
+
+def shares_line(beta: float, tilt: float, runs: list[Row]) -> str:
+    """Return one line of the table of shares."""
+    exact = wells(beta, tilt, 384).share(0.0, triple_well.HILL)
+    share, error = average([tuple(run["upper"]) for run in runs])
+    z, groups = (share - exact) / error, ", ".join(f"{value:.3f} +- {e:.3f}" for value, e in runs[0]["groups"])
+    return f"| {beta:g}, {tilt:g} | {exact:.3f} | {share:.3f} +- {error:.3f} | {z:+.2f} | {groups} |"
 
 
 def main() -> None:
@@ -83,30 +123,14 @@ def main() -> None:
         "| beta, tilt | finite volumes | by label | difference / error | by grouping |", "|---|---|---|---|---|",
     ]  # fmt: skip
     for words, exact in cases:
-        name = "truth-" + words.replace(" --set ", "-").replace(" --", "-").replace(" ", "")
-        if only_table and not all(finished(f"{name}-{seed}") for seed in seeds):
+        if only_table and not all(recorded(name_of(words, seed)) for seed in seeds):
             continue
-        rows = [once(f"{name}-{seed}", "run", *words.split(), "--seed", str(seed)) for seed in seeds]
-        loaded = [rlis.load(RUNS / f"{name}-{seed}") for seed in seeds]
-        k, e = average([result.rate for result in loaded])
-        options = loaded[0].config["recipe"]["options"]
-        dt = options["timestep"]
-        held = sum(result.rate.interval[0] <= exact <= result.rate.interval[1] for result in loaded)
-        lines.append(
-            f"| `{words}` | {dt:g}, {dt * options['lag_steps']:g} | {exact:.4g} | {k:.4g} +- {e:.1g} | "
-            f"{(k - exact) / (0.03 * exact + 2 * e):+.2f} | {held} of {len(rows)} | "
-            f"{sum(bool(result.diagnostics['alarms']) for result in loaded)} | "
-            f"{np.mean([evaluations(row) for row in rows]):.1e} |"
-        )
+        runs = [made(words, seed) for seed in seeds]
+        lines.append(rates_line(words, exact, runs))
         print(lines[-1], flush=True)
         if words.startswith("triple"):
-            plane = wells(options["beta"], options["tilt"], 384).share(0.0, triple_well.HILL)
-            share, error = average([result.channels(triple_well.channel)["upper"] for result in loaded])
-            groups = ", ".join(f"{s.value:.3f} +- {s.standard_error:.3f}" for s in loaded[0].channels().values())
-            shares.append(
-                f"| {options['beta']:g}, {options['tilt']:g} | {plane:.3f} | {share:.3f} +- {error:.3f} | "
-                f"{(share - plane) / error:+.2f} | {groups} |"
-            )
+            beta, tilt = float(words.split()[2]), float(words.split("=")[1])
+            shares.append(shares_line(beta, tilt, runs))
             print(shares[-1], flush=True)
     save("truth", [*lines, "", *shares, "", *trend()])
 

@@ -103,14 +103,14 @@ def brute(
     target_relative_error: float = 0.05,
     max_force_evaluations: int | None = None,
     max_seconds: float | None = None,
-    workers: int = 1,
     platform: str | None = None,
     *,
+    workers: int = 1,
     progress: Report | None = None,
 ) -> Result:
     """Estimate the same rate, by the same definitions, from unbiased replicas without branching.
 
-    The arguments are those of `run`. Its cost is about 1/(error^2 rate timestep) force evaluations.
+    Arguments are as for `run`. Its cost is about 1/(error^2 rate timestep) force evaluations.
     """
     goal = Goal(target_relative_error, max_force_evaluations, max_seconds)
     settings = Settings(n_batches=N_BATCHES, replicas=REPLICAS)

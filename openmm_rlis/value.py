@@ -215,15 +215,20 @@ class ValueFunction(nn.Module):
         """
         try:
             data = torch.load(path, weights_only=True)
+            if data["format"] != FORMAT:
+                raise ValueError(f"format {data['format']} of another version, expected {FORMAT}")
             structures, values = (data["probe"][name].numpy() for name in ("structures", "values"))
-            arrays = {name: tensor.numpy() for name, tensor in data["state"].items()}
+            if structures.ndim != 3 or values.ndim != 2:
+                raise ValueError(f"a probe of shape {structures.shape} with features {values.shape}")
+            value = cls.from_arrays(problem.features, {name: tensor.numpy() for name, tensor in data["state"].items()})
         except (
-            AttributeError, OSError, EOFError, UnpicklingError, RuntimeError, KeyError, TypeError, ValueError,
+            AttributeError, OSError, EOFError, UnpicklingError, RuntimeError, LookupError, TypeError, ValueError,
         ) as error:  # fmt: skip
             reason = (str(error) or type(error).__name__).splitlines()[0]
-            raise StorageError(f"cannot read a value function from {path}: {reason}") from None
+            raise StorageError(
+                f"cannot read a value function from {path}: {reason}; in a run directory, delete it and resume the run"
+            ) from None
         _check_same(problem, structures, values)
-        value = cls.from_arrays(problem.features, arrays)
         value.problem = problem
         return value
 
@@ -231,7 +236,13 @@ class ValueFunction(nn.Module):
     def check_problem(self, problem: Problem) -> None:
         """Raise `InputError` if this function was made for other features than those of `problem`."""
         structures = probe(problem.positions)
-        _check_same(problem, structures, evaluate(self.features, structures))
+        try:
+            values = evaluate(self.features, structures)
+        except (LookupError, RuntimeError, ValueError) as error:
+            reason = str(error).splitlines()[0]
+            wanted = "a value function for this problem's features"
+            raise bad_input("value", wanted, reason, "train a new one") from None
+        _check_same(problem, structures, values)
 
 
 def _check_same(problem: Problem, structures: NDArray[np.float64], values: NDArray[np.float64]) -> None:
@@ -242,7 +253,8 @@ def _check_same(problem: Problem, structures: NDArray[np.float64], values: NDArr
     same_atoms = structures.shape[1] == problem.n_atoms
     expected = evaluate(problem.features, structures if same_atoms else probe(problem.positions))
     same = same_atoms and values.shape == expected.shape
-    if not (same and np.allclose(values, expected, rtol=1e-6, atol=1e-6, equal_nan=True)):
+    size = np.abs(np.where(np.isfinite(expected), expected, 0.0)).max(0)  # of each feature, whatever its unit
+    if not (same and np.allclose(values, expected, rtol=1e-6, atol=1e-6 * size, equal_nan=True)):
         wanted = f"a value function for this problem's features ({fingerprint(expected)})"
         raise bad_input("value", wanted, fingerprint(values), "train a new one")
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -167,6 +168,16 @@ def test_resuming_a_finished_run_changes_nothing(whole: Result, tmp_path: Path) 
     before = fingerprint(whole)
     again = rlis.resume(whole.directory, DOUBLE.problem())
     assert fingerprint(again) == before
+
+
+def test_a_value_function_that_was_deleted_is_written_again(whole: Result, tmp_path: Path) -> None:
+    copied = tmp_path / "run"
+    shutil.copytree(whole.directory, copied)
+    (copied / "value.pt").unlink()
+    resumed = rlis.resume(copied, DOUBLE.problem())
+    assert_same(resumed, whole)
+    x = DOUBLE.problem().positions[None]
+    np.testing.assert_array_equal(resumed.value.log_value(x), whole.value.log_value(x))
 
 
 def test_resuming_with_a_better_target_goes_on(tmp_path: Path) -> None:

@@ -207,10 +207,14 @@ def test_a_function_for_other_features_is_refused(tmp_path: Path, other: nn.Modu
             check()
 
 
-@pytest.mark.parametrize("shift, fits", [(1e-9, True), (1e-3, False)])
-def test_a_file_fits_features_that_differ_in_the_last_digits_alone(tmp_path: Path, shift: float, fits: bool) -> None:
+@pytest.mark.parametrize("unit, shift, fits", [(1.0, 1e-9, True), (1.0, 1e-3, False), (1e-9, 1e-3, False)])
+def test_a_file_fits_features_that_differ_in_the_last_digits_alone(
+    tmp_path: Path, unit: float, shift: float, fits: bool
+) -> None:
     # On another machine a minimised structure, and the features with it, come out a little different.
     problem = make_problem(1)
+    own = problem.features
+    problem.features = features.as_feature(lambda x: own(x) * unit)
     value = random_value(problem, seed=7)
     value.save(tmp_path / "value.pt", problem)
     there = make_problem(1)
@@ -239,7 +243,10 @@ def test_a_file_that_cannot_be_read_is_a_storage_error_in_one_line(tmp_path: Pat
 
 def test_a_file_with_something_else_in_it_is_a_storage_error(tmp_path: Path) -> None:
     problem = make_problem(1)
-    for content in ([1, 2], {"probe": 3}, {"probe": {"structures": 1, "values": 2}, "state": {}}):
+    random_value(problem, seed=7).save(tmp_path / "value.pt", problem)
+    good = torch.load(tmp_path / "value.pt", weights_only=True)
+    flat = {name: tensor.reshape(-1) for name, tensor in good["probe"].items()}
+    for content in ([1, 2], {"probe": 3}, {**good, "format": 1}, {**good, "probe": flat}, {**good, "state": {}}):
         torch.save(content, tmp_path / "value.pt")
         with pytest.raises(StorageError, match=r"^cannot read a value function from "):
             ValueFunction.load(tmp_path / "value.pt", problem)
