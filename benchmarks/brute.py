@@ -8,7 +8,8 @@ python benchmarks/brute.py table                        results/brute.md of what
 takes a twentieth of what it takes on OpenMM's Reference platform. Regions, time step and lag are those of `rlis run
 lj7`. A copy that ends in another region than A goes back to where it was last in A, as in the package's own run in A
 (see openmm_rlis/flux.py); k = transitions A -> B / time. Copies are independent, so their spread is the error. Before
-a run, forces and regions are compared with those of the package on random structures.
+a run, forces and regions are compared with those of the package on random structures. Transitions C3 -> C2 are also
+counted by the saddle that they came closest to at a test, for channels.py.
 """
 
 from __future__ import annotations
@@ -26,6 +27,9 @@ from typing import Any
 import numpy as np
 from common import BRUTE, lj7_brute, save
 from numpy.typing import NDArray
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "examples"))
+from lj7_channels import SADDLES
 
 Array = NDArray[np.float64]
 NAMES = ("C0", "C1", "C2", "C3")
@@ -102,6 +106,17 @@ def check(library: ctypes.CDLL, centers: Array) -> None:
         raise RuntimeError(f"the check must see every region, not {set(codes)}")
 
 
+def saddle_distances(c: Array) -> Array:
+    """Return the distances (2, n_chunks, CHUNK) to the upper and the lower saddle C3 -> C2 in the plane of mu2 and mu3.
+
+    `c` are coordination numbers (n_chunks, 7, CHUNK); as in examples/lj7_channels.py.
+    """
+    deviation = c - c.mean(1, keepdims=True)
+    square = deviation * deviation
+    place = np.stack([square.mean(1), (square * deviation).mean(1)])
+    return np.array([np.hypot(*(place - np.reshape(SADDLES[name], (2, 1, 1)))) for name in ("upper", "lower")])
+
+
 def simulate(source: str, beta: float, seed: int, steps: float) -> dict[str, Any]:
     """Return the time in ps of each copy that runs in `source` and its transitions to every other region."""
     library = compiled()
@@ -113,15 +128,18 @@ def simulate(source: str, beta: float, seed: int, steps: float) -> dict[str, Any
     spread = math.sqrt(2.0 * TIMESTEP / beta)
     last = np.stack([x, y])
     hits = np.zeros((5, *x[:, 0].shape), dtype=np.int64)
+    near, upper = np.full((2, *x[:, 0].shape), np.inf), np.zeros(x[:, 0].shape, dtype=np.int64)
     settle = round(SETTLE / (TIMESTEP * LAG_STEPS))
     lags = round(steps / (LAG_STEPS * COPIES))
     started = time.time()
     for lag in range(settle + lags):
         library.advance(len(x), x, y, streams, LAG_STEPS, TIMESTEP, spread)
-        code = regions(library, x, y, centers)[1]
-        inside = (code == a + 1)[:, None]
-        np.copyto(last[0], x, where=inside)
-        np.copyto(last[1], y, where=inside)
+        c, code = regions(library, x, y, centers)
+        inside = code == a + 1
+        np.copyto(last[0], x, where=inside[:, None])
+        np.copyto(last[1], y, where=inside[:, None])
+        if source == "C3":
+            near = np.where(inside, np.inf, np.minimum(near, saddle_distances(c)))
         ended = (code > 0) & (code != a + 1)
         if ended.any():
             np.copyto(x, last[0], where=ended[:, None])
@@ -129,12 +147,15 @@ def simulate(source: str, beta: float, seed: int, steps: float) -> dict[str, Any
             if lag >= settle:
                 chunk, lane = np.nonzero(ended)
                 hits[code[ended], chunk, lane] += 1
+                upper += ended & (code == 1 + NAMES.index("C2")) & (near[0] < near[1])
+            near[:, ended] = np.inf
     if not np.isfinite(x).all():
         raise FloatingPointError("a copy has left the numbers: the time step is too long")
     counted = {name: hits[1 + i].ravel().tolist() for i, name in enumerate(NAMES) if name != source}
     return {
         "source": source, "beta": beta, "seed": seed, "steps": lags * LAG_STEPS * COPIES,
         "time_of_a_copy": lags * LAG_STEPS * TIMESTEP, "seconds": round(time.time() - started), "hits": counted,
+        **({"C2_by_upper_saddle": upper.ravel().tolist()} if source == "C3" else {}),
     }  # fmt: skip
 
 
