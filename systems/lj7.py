@@ -98,8 +98,8 @@ def build(
 def describe() -> str:
     """Return one line for `rlis systems`."""
     return (
-        "7 Lennard-Jones particles in the plane, minima C0..C3; reference rates (others C0,C1 absorbing): "
-        "k(C3->C2) = 0.246(5) at beta 5, 0.097(4) at beta 7; k(C2->C3) = 0.087(3), 0.029(2)"
+        "7 Lennard-Jones particles in the plane, minima C0..C3; brute force (others C0,C1 absorbing): "
+        "k(C3->C2) = 0.0300(4) at beta 9, 0.0049(1) at beta 12; k(C2->C3) = 0.0075(2), 0.00096(4)"
     )
 
 
