@@ -9,7 +9,7 @@ takes a twentieth of what it takes on OpenMM's Reference platform. Regions, time
 lj7`. A copy that ends in another region than A goes back to where it was last in A, as in the package's own run in A
 (see openmm_rlis/flux.py); k = transitions A -> B / time. Copies are independent, so their spread is the error. Before
 a run, forces and regions are compared with those of the package on random structures. Transitions C3 -> C2 are also
-counted by the saddle that they came closest to at a test, for channels.py.
+counted by the saddle that they came closest to, for channels.py.
 """
 
 from __future__ import annotations
@@ -35,6 +35,8 @@ Array = NDArray[np.float64]
 NAMES = ("C0", "C1", "C2", "C3")
 TIMESTEP, LAG_STEPS, RADIUS = 5e-5, 20, 0.35
 COPIES, CHUNK = 512, 16
+STRIDE = 5
+"""Lags between two looks at the saddles, as between two frames of a run: more frequent looks find closer places."""
 SETTLE = 20.0
 """ps that every copy runs from the minimum of A before anything is counted."""
 
@@ -139,7 +141,7 @@ def simulate(source: str, beta: float, seed: int, steps: float) -> dict[str, Any
         np.copyto(last[0], x, where=inside[:, None])
         np.copyto(last[1], y, where=inside[:, None])
         if source == "C3":
-            near = np.where(inside, np.inf, np.minimum(near, saddle_distances(c)))
+            near = np.where(inside, np.inf, np.minimum(near, saddle_distances(c)) if lag % STRIDE == 0 else near)
         ended = (code > 0) & (code != a + 1)
         if ended.any():
             np.copyto(x, last[0], where=ended[:, None])
