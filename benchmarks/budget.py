@@ -8,8 +8,8 @@ walking (roots drawn from a large pool of exits), the least product of relative 
 
     (sqrt(v_f) + sqrt(v_w))^2,
 
-and 1/(k dt) is that of brute force. V is that of the run. The last column is P over V among the roots in each quarter
-of ln V at the exits: 1 where V is right.
+and 1/(k dt) is that of brute force; v_w is what the control variate leaves, where it can act (without bias). V is that
+of the run. The last column is P over V among the roots in each quarter of ln V at the exits: 1 where V is right.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ import time
 
 import numpy as np
 from common import save
-from efficiency import CASES, Case, prepare
+from efficiency import CASES, Case, reference
 from importance import one_walk
 from numpy.typing import NDArray
 
 from openmm_rlis.config import Settings
-from openmm_rlis.engine import one_thread
+from openmm_rlis.engine import Engine, one_thread
 from openmm_rlis.flux import FluxRun, run_flux
 from openmm_rlis.importance import UNTEMPERED, Importance
 from openmm_rlis.learning import make_engine
@@ -42,10 +42,11 @@ WAYS: dict[str, tuple[float, bool]] = {
 
 def flux_budget(case: Case) -> tuple[float, FluxRun]:
     """Return v_f, and the last stretch in A, whose exits are the pool."""
-    state, sums = case.state, []
+    state, sums, engine = case.inner_state, [], Engine(case.inner)
+    engine.reseed(np.random.default_rng(4))
     n_lags = case.plan.flux_lags
     for _ in range(N_STRETCHES):
-        run = run_flux(case.engine, state, n_lags)
+        run = run_flux(engine, state, n_lags)
         state = run.state
         sums.append(np.bincount(run.replica, np.exp(case.run.value.log_value(run.exits)), len(run.n_exits)))
     total = np.concatenate(sums)
@@ -55,15 +56,18 @@ def flux_budget(case: Case) -> tuple[float, FluxRun]:
 def walked(
     case: Case, pool: FluxRun, bias_scale: float, importance: Importance, rng: np.random.Generator
 ) -> tuple[Array, Array, float, float]:
-    """Return each root's part of P and its ln V, (n_roots,), and evaluations and seconds of one root."""
-    settings = Settings(learning_roots=N_ROOTS, frame_stride=1_000_000, bias_scale=bias_scale, unbiased_share=0.0)
+    """Return weights, success and martingale of each root (3, n_roots), ln V, and evaluations and seconds of a root."""
+    settings = Settings(
+        learning_roots=N_ROOTS, frame_stride=1_000_000, bias_scale=bias_scale, unbiased_share=0.0,
+        control=bias_scale == 0.0,
+    )  # fmt: skip
     value = case.run.value
-    engine = make_engine(case.run.problem, settings, None, value)
+    engine = make_engine(case.inner, settings, None, value)
     shares, values, begun = [], [], time.process_time()
     for _ in range(N_WALKS):
         engine.reseed(rng)
         roots, done, _ = one_walk(engine, value, importance, pool, settings, rng)
-        shares.append(np.stack([N_ROOTS * np.exp(roots.log_weights), done.success]))
+        shares.append(np.stack([N_ROOTS * np.exp(roots.log_weights), done.success, done.martingale]))
         values.append(value.log_value(roots.positions))
     n = N_WALKS * N_ROOTS
     return (
@@ -74,21 +78,23 @@ def walked(
 
 def budget(name: str) -> list[str]:
     """Return the lines of one system."""
-    case, rng, lines = prepare(name), np.random.default_rng(5), []
+    case, rng, lines = Case(name), np.random.default_rng(5), []
     v_flux, pool = flux_budget(case)
+    brute = 1.0 / (reference(name)[0] * case.problem.timestep)
     for way, (bias_scale, measured) in WAYS.items():
-        (weights, success), log_v, evaluations, seconds = walked(
+        (weights, success, martingale), log_v, evaluations, seconds = walked(
             case, pool, bias_scale, case.importance if measured else UNTEMPERED, rng
         )
         p = weights * success
         variance = float(p.var() / p.mean() ** 2)
-        v_walk = variance * evaluations
+        left = float((p - case.plan.control * weights * martingale).var() / p.var())
+        v_walk = left * variance * evaluations
         best = (np.sqrt(v_flux) + np.sqrt(v_walk)) ** 2
         quarters = np.array_split(np.argsort(log_v), 4)
         calibration = " ".join(f"{success[q].mean() / np.exp(log_v[q]).mean():.2f}" for q in quarters)
         lines.append(
             f"| {name} | {way} | {p.mean():.2e} +- {(variance / len(p)) ** 0.5:.0%} | {variance:.0f} | "
-            f"{evaluations:.0f} | {v_walk:.1e} | {v_flux:.1e} | {best:.1e} | {case.brute_product / best:.2g} | "
+            f"{left:.2f} | {evaluations:.0f} | {v_walk:.1e} | {v_flux:.1e} | {best:.1e} | {brute / best:.2g} | "
             f"{1e6 * seconds / evaluations:.1f} | {calibration} |"
         )
         print(lines[-1], flush=True)
@@ -102,9 +108,9 @@ def main() -> None:
         f"{N_WALKS * N_ROOTS} roots a line, V and exits fixed. Command: `python benchmarks/budget.py "
         f"{' '.join(names)}`.",
         "",
-        "| case | walks | P | relative variance of a root | its evaluations | v_w | v_f | least product | brute "
-        "force / it | microseconds an evaluation | P/V by quarters of ln V |",
-        "|---|---|---|---|---|---|---|---|---|---|---|",
+        "| case | walks | P | relative variance of a root | what the control variate leaves of it | its evaluations | "
+        "v_w | v_f | least product | brute force / it | microseconds an evaluation | P/V by quarters of ln V |",
+        "|---|---|---|---|---|---|---|---|---|---|---|---|",
     ]  # fmt: skip
     with one_thread():
         for name in names:
