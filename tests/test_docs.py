@@ -1,4 +1,4 @@
-"""Links of the written pages, without a network: every file and every heading that a page points at is there; studies start."""
+"""Links of the written pages, without a network: every file and heading that a page points at is there."""
 
 import re
 import subprocess
