@@ -290,6 +290,13 @@ def doubtful(row: Row, known: tuple[float, float]) -> bool:
     return bool(abs(rates.mean() - known[0]) > 3.0 * np.hypot(rates.std(ddof=1) / len(rates) ** 0.5, known[1]))
 
 
+def ticks(name: str) -> str:
+    """Return what stands below the axis for a case: "LJ7 C3 -> C2, beta 9" on two lines."""
+    system, *ends, beta = name.split("-")
+    path = f" {ends[0]} \u2192 {ends[1]}" if ends else ""
+    return f"{'LJ7' if system == 'lj7' else 'Mueller-Brown'}{path}\nbeta {beta}"
+
+
 def draw(products: dict[str, dict[str, tuple[float, float]]]) -> None:
     """Draw the product of every method in each case, side by side."""
     figure, axes = plt.subplots(figsize=(9, 5))
@@ -302,7 +309,7 @@ def draw(products: dict[str, dict[str, tuple[float, float]]]) -> None:
         label = method.replace("a/(a+b)", "score a/(a+b)")
         axes.errorbar(np.array(at) + place, y, np.minimum(e, 0.9 * y), fmt="o", label=label, **style)
     axes.set_yscale("log")
-    axes.set_xticks(range(len(names)), [" ".join(name.split("-")) for name in names])
+    axes.set_xticks(range(len(names)), [ticks(name) for name in names])
     axes.set_xlim(-0.5, len(names) - 0.5)
     axes.grid(axis="y", alpha=0.3)
     axes.set_ylabel("relative variance x force evaluations")
