@@ -1,4 +1,4 @@
-"""Brute force on LJ7 by dynamics, forces and regions of its own, shared with no code of the package: its reference.
+"""Brute force on LJ7 with dynamics, forces and regions of its own, not those of the package: the reference for it.
 
 python benchmarks/brute.py FROM BETA SEED STEPS         one seed, of some STEPS steps in all after 2e8 that
                                                         settle; 1e9 take two minutes

@@ -239,7 +239,7 @@ class ValueFunction(nn.Module):
         try:
             values = evaluate(self.features, structures)
         except (LookupError, RuntimeError, ValueError) as error:
-            reason = str(error).splitlines()[0]
+            reason = (str(error) or type(error).__name__).splitlines()[0]
             wanted = "a value function for this problem's features"
             raise bad_input("value", wanted, reason, "train a new one") from None
         _check_same(problem, structures, values)
