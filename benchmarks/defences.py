@@ -1,6 +1,6 @@
 """What each defence against a wrong value function costs when the value function is good.
 
-python benchmarks/defences.py [REPEATS]     12 repeats of 400 roots by default, about an hour on one core
+python benchmarks/defences.py [REPEATS]     12 repeats of 400 roots by default, about three hours on one core
 
 Relative variance of the success probability times force evaluations, walks only, at fixed learned V and fixed exits:
 from the contributions of all roots, which are independent, and from the spread of the repeats. The value functions are
