@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from common import BRUTE, lj7_brute, save
+from common import BRUTE, brute_records, lj7_brute, save
 from numpy.typing import NDArray
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "examples"))
@@ -172,7 +172,7 @@ def table() -> None:
         "|---|---|---|---|---|---|---|---|",
     ]  # fmt: skip
     for source, beta in sorted({(row["source"], row["beta"]) for row in rows}, key=lambda key: (key[1], key[0])):
-        mine = [row for row in rows if (row["source"], row["beta"]) == (source, beta)]
+        mine = brute_records(source, beta)
         for target in mine[0]["hits"]:
             k, e = lj7_brute(source, target, beta) or (0.0, 0.0)
             n, duration = sum(sum(row["hits"][target]) for row in mine), sum(row["time_of_a_copy"] for row in mine)
@@ -190,8 +190,7 @@ def main() -> None:
     if sys.argv[1:] == ["table"]:
         return table()
     source, beta, seed, steps = sys.argv[1], float(sys.argv[2]), int(sys.argv[3]), float(sys.argv[4])
-    known = [json.loads(line) for line in BRUTE.read_text().splitlines()] if BRUTE.exists() else []
-    if any((row["source"], row["beta"], row["seed"]) == (source, beta, seed) for row in known):
+    if any(row["seed"] == seed for row in brute_records(source, beta)):
         raise SystemExit(f"seed {seed} from {source} at beta {beta:g} is recorded: take another one")
     row = simulate(source, beta, seed, steps)
     with BRUTE.open("a") as file:

@@ -9,12 +9,11 @@ whose record is in results/runs.jsonl are not made again.
 
 from __future__ import annotations
 
-import json
 import sys
 from pathlib import Path
 
 import numpy as np
-from common import BRUTE, RUNS, Row, lj7_run, mean_and_error, once, record, recorded, save
+from common import RUNS, Row, brute_records, lj7_run, mean_and_error, once, record, recorded, save
 
 import openmm_rlis as rlis
 
@@ -26,8 +25,7 @@ BETA = 7.0
 
 def by_brute_force() -> tuple[float, float, int]:
     """Return the share of the upper saddle, its error from the spread of copies, and the number of transitions."""
-    rows = [json.loads(line) for line in BRUTE.read_text().splitlines()]
-    rows = [row for row in rows if (row["source"], row["beta"]) == ("C3", BETA)]
+    rows = brute_records("C3", BETA)
     if not rows:
         raise SystemExit("first: python benchmarks/brute.py C3 7 1 1e9")
     n = np.concatenate([row["hits"]["C2"] for row in rows]).astype(float)

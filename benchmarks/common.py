@@ -107,13 +107,18 @@ def rate(result: Row) -> tuple[float, float]:
     return float(result["rate"]["value"]), float(result["rate"]["standard_error"])
 
 
+def brute_records(source: str, beta: float) -> list[Row]:
+    """Return what brute.py has recorded of a minimum at a temperature, a row for each seed."""
+    rows = [json.loads(line) for line in BRUTE.read_text().splitlines()] if BRUTE.exists() else []
+    return [row for row in rows if (row["source"], row["beta"]) == (source, beta)]
+
+
 def lj7_brute(source: str, target: str, beta: float) -> tuple[float, float] | None:
     """Return (value, standard error) of the rate in 1/ps by brute.py, over all recorded seeds, or None.
 
     Every copy is one independent run; those of longer runs count for more, by their time.
     """
-    rows = [json.loads(line) for line in BRUTE.read_text().splitlines()] if BRUTE.exists() else []
-    rows = [row for row in rows if (row["source"], row["beta"]) == (source, beta)]
+    rows = brute_records(source, beta)
     if not rows:
         return None
     counts = np.array([row["hits"][target] for row in rows], dtype=float)  # (seeds, copies)

@@ -36,7 +36,7 @@ class CountTask:
 
     problem: Problem
     state: FluxState
-    n_groups: int
+    groups: tuple[tuple[int, ...], ...]
     seed: int
     index: int
     platform: str | None
@@ -47,9 +47,9 @@ class CountTask:
             return [self._one(group) for group in groups]
 
     def _one(self, group: int) -> FluxRun:
-        batches = np.array_split(np.arange(N_BATCHES), self.n_groups)[group]
+        batches = self.groups[group]
         rows = slice(batches[0] * REPLICAS, (batches[-1] + 1) * REPLICAS)
-        key = (self.index, group) if self.n_groups > 1 else (self.index,)
+        key = (self.index, group) if len(self.groups) > 1 else (self.index,)
         engine = Engine(self.problem, platform=self.platform)
         engine.reseed(stream(self.seed, PRODUCTION, *key))
         return run_flux(engine, self.state.part(rows), N_LAGS, keep_exits=False)

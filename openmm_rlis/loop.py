@@ -209,9 +209,7 @@ class Loop:
 
     def _produce(self, flux: FluxRun, value: ValueFunction, importance: Importance, plan: Plan) -> str:
         pools = flux.stretches(plan.flux_lags) if plan.ready_rounds else []
-        # Groups are those of the workers that the run was started with, so that resuming with others changes no number.
-        n_groups = min(int(self.store.config["workers"]), self.settings.n_batches)
-        groups = tuple(tuple(part.tolist()) for part in np.array_split(np.arange(self.settings.n_batches), n_groups))
+        groups = self._groups(self.settings.n_batches)
         with make_executor(int(self.config["workers"])) as spread:
 
             def one_block(rounds: range, state: FluxState) -> None:
@@ -228,18 +226,22 @@ class Loop:
     def _brute(self) -> str:
         flux = self._flux()
         self.engine.deadline = math.inf  # a round that has begun is finished
-        # As in `_produce`, groups are those of the workers that the run was started with.
-        n_groups = min(int(self.store.config["workers"]), counting.N_BATCHES)
+        groups = self._groups(counting.N_BATCHES)
         cost = counting.evaluations(self.problem)
         with make_executor(int(self.config["workers"])) as spread:
 
             def one_round(rounds: range, state: FluxState) -> None:
                 index = rounds.start
-                task = counting.CountTask(self.problem, state, n_groups, self.seed, index, self.config["platform"])
-                found = counting.contents(spread(task, range(n_groups)))
+                task = counting.CountTask(self.problem, state, groups, self.seed, index, self.config["platform"])
+                found = counting.contents(spread(task, range(len(groups))))
                 self._write("production", index, found, {"production_evaluations": cost}, cost)
 
             return self._until_done(flux.state, one_round, lambda rounds: cost * len(rounds))
+
+    def _groups(self, n_batches: int) -> tuple[tuple[int, ...], ...]:
+        """Return the batches of each worker that the run was started with: resuming with others changes no number."""
+        n_groups = min(int(self.store.config["workers"]), n_batches)
+        return tuple(tuple(part.tolist()) for part in np.array_split(np.arange(n_batches), n_groups))
 
     def _until_done(
         self, state: FluxState, one_block: OneBlock, foreseen: Callable[[range], float], together: int = 1
