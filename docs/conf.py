@@ -5,6 +5,7 @@ asked for its index.
 """
 
 import re
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -59,10 +60,12 @@ def _block(translator: Any, node: nodes.math_block) -> None:
 
 
 def _tables(app: Sphinx) -> None:
-    """Copy the tables of the benchmarks into the site, each below a heading."""
-    folder = Path(app.srcdir) / "results"
+    """Copy the tables of the benchmarks into the site, each below a heading, and their pictures."""
+    results, folder = Path(app.srcdir).parent / "benchmarks" / "results", Path(app.srcdir) / "results"
     folder.mkdir(exist_ok=True)
-    for table in sorted((Path(app.srcdir).parent / "benchmarks" / "results").glob("*.md")):
+    for picture in sorted(results.glob("*.png")):
+        shutil.copyfile(picture, folder / picture.name)
+    for table in sorted(results.glob("*.md")):
         text = f"# Benchmark: {table.stem}\n\n{table.read_text(encoding='utf-8')}"
         copy = folder / table.name
         if not copy.exists() or copy.read_text(encoding="utf-8") != text:
