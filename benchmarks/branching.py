@@ -20,7 +20,7 @@ from openmm_rlis.config import Settings
 from openmm_rlis.engine import Engine, one_thread
 from openmm_rlis.flux import initial_state, run_flux
 from openmm_rlis.importance import UNTEMPERED, fit
-from openmm_rlis.learning import choose_roots, pilot, walk_roots
+from openmm_rlis.pilot import choose_roots, pilot, walk_roots
 from openmm_rlis.systems import lj7 as system
 from openmm_rlis.walk import walk_unbranched
 
@@ -45,7 +45,7 @@ def main() -> None:
         state = run_flux(engine, initial_state(problem, 1024), 3000, keep_exits=False).state
         pool = run_flux(engine, state, 3000)
 
-        importance = fit(pilot(engine, value, UNTEMPERED, pool, Settings(), rng)[0].tallies)
+        importance = fit(pilot(engine, value, UNTEMPERED, pool, Settings(), rng)[1])
 
         def plain() -> tuple[float, float]:
             rows = rng.integers(0, len(pool.exits), 10_000)

@@ -27,7 +27,7 @@ from openmm_rlis.config import Settings
 from openmm_rlis.engine import Engine, one_thread
 from openmm_rlis.flux import FluxRun, run_flux
 from openmm_rlis.importance import UNTEMPERED, Importance
-from openmm_rlis.learning import make_engine
+from openmm_rlis.pilot import make_engine
 
 Array = NDArray[np.float64]
 N_STRETCHES, N_WALKS, N_ROOTS = 4, 6, 500

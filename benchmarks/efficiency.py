@@ -36,8 +36,9 @@ from openmm_rlis.core import Core
 from openmm_rlis.engine import Engine, one_thread
 from openmm_rlis.flux import FluxState, equilibrate, run_flux
 from openmm_rlis.importance import UNTEMPERED, Importance
-from openmm_rlis.learning import Plan, make_engine
+from openmm_rlis.learning import Plan
 from openmm_rlis.names import unprefixed
+from openmm_rlis.pilot import make_engine
 from openmm_rlis.production import produce
 from openmm_rlis.splitting import Splitting, make_score, split
 from openmm_rlis.storage import RunDirectory

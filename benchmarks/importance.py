@@ -21,7 +21,7 @@ from openmm_rlis.config import Settings
 from openmm_rlis.engine import Engine, one_thread
 from openmm_rlis.flux import FluxRun, initial_state, run_flux
 from openmm_rlis.importance import UNTEMPERED, fit
-from openmm_rlis.learning import choose_roots, walk_roots
+from openmm_rlis.pilot import choose_roots, walk_roots
 from openmm_rlis.walk import Roots, Walk
 
 Array = NDArray[np.float64]

@@ -11,7 +11,8 @@ import numpy as np
 import openmm_rlis as rlis
 from openmm_rlis.engine import one_thread
 from openmm_rlis.flux import FluxRun
-from openmm_rlis.learning import cold_start, learn_round, make_engine
+from openmm_rlis.learning import cold_start, learn_round
+from openmm_rlis.pilot import make_engine
 from openmm_rlis.storage import RunDirectory
 from openmm_rlis.systems import lj7
 

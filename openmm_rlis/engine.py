@@ -82,6 +82,7 @@ class Engine:
         self.cost = Cost()
         self.deadline = math.inf  # of time.monotonic, after which `propagate` raises DeadlineError
         self.packed = can_pack(problem.system)
+        self.platform_name = platform
         self._platform = _platform(platform, self.packed)
         # A Context with a bias is dear to make, and its network sees all walkers at once; on a GPU all are dear, and
         # idle slots are free. Elsewhere there are many sizes, and a small one beside a full one leaves few slots idle.

@@ -1,13 +1,13 @@
-"""Executor: run the batches of a round here, or spread them over processes with Dask.
+"""Executor: run work here, or spread it over processes with Dask.
 
-Every batch has its own random stream, so what comes back does not depend on where or in which order batches ran.
+Every piece of work brings its own random stream, so what comes back does not depend on where or in which order it ran.
 """
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Any, TypeVar
 
 T = TypeVar("T")
@@ -20,21 +20,58 @@ OWN_WAYS = {
     "distributed.nanny.pre-spawn-environ.MALLOC_MMAP_THRESHOLD_": LARGE,
     "distributed.worker.profile.enabled": False,
 }
-Map = Callable[[Callable[[Sequence[int]], list[T]], Sequence[int]], list[T]]
+
+
+class Executor:
+    """Runs work in this process."""
+
+    def map(self, function: Callable[[Sequence[int]], list[T]], items: Sequence[int]) -> list[T]:
+        """Return `function` of the items: the lists that it returns for shares of them, joined in order."""
+        return function(items)
+
+    def later(self, function: Callable[..., T]) -> Callable[..., T]:
+        """Begin a call of `function` and return what waits for its end; here, the call itself.
+
+        Here `function` may be given arguments when it is waited for, of which other processes see nothing.
+        """
+        return function
+
+
+class _Spread(Executor):
+    """Runs work in Dask worker processes, which start when they are first needed."""
+
+    def __init__(self, workers: int, stack: ExitStack) -> None:
+        self._workers, self._stack, self._known = workers, stack, None
+
+    def map(self, function: Callable[[Sequence[int]], list[T]], items: Sequence[int]) -> list[T]:
+        """See `Executor.map`."""
+        shares = [share for share in (list(items[i :: self._workers]) for i in range(self._workers)) if share]
+        futures = self._client.map(function, shares, pure=False, retries=0)
+        lists = self._client.gather(futures)
+        found = {b: x for share, xs in zip(shares, lists, strict=True) for b, x in zip(share, xs, strict=True)}
+        return [found[b] for b in items]
+
+    def later(self, function: Callable[..., T]) -> Callable[..., T]:
+        """See `Executor.later`."""
+        future = self._client.submit(function, pure=False, retries=0)
+        return lambda *_: future.result()
+
+    @property
+    def _client(self) -> Any:
+        if self._known is None:
+            self._known = self._stack.enter_context(_cluster(self._workers))
+        return self._known
 
 
 @contextmanager
-def make_executor(workers: int) -> Iterator[Map[Any]]:
-    """Yield `map(function, batches)`, which calls `function` on shares of the batches and joins the lists it returns.
+def make_executor(workers: int) -> Iterator[Executor]:
+    """Yield an executor: of this process for 1 worker, else of as many Dask worker processes on this machine."""
+    with ExitStack() as stack:
+        yield Executor() if workers <= 1 else _Spread(workers, stack)
 
-    Parameters
-    ----------
-    workers
-        1 runs in this process; more start as many Dask worker processes on this machine.
-    """
-    if workers <= 1:
-        yield lambda function, batches: function(batches)
-        return
+
+@contextmanager
+def _cluster(workers: int) -> Iterator[Any]:
     import dask
     from distributed import Client, LocalCluster
 
@@ -51,16 +88,4 @@ def make_executor(workers: int) -> Iterator[Map[Any]]:
         ) as cluster,
         Client(cluster) as client,
     ):
-        yield lambda function, batches: _spread(client, workers, function, batches)
-
-
-def _spread(client: Any, workers: int, function: Callable[[Sequence[int]], list[T]], batches: Sequence[int]) -> list[T]:
-    shares = [list(batches[i::workers]) for i in range(workers)]
-    shares = [share for share in shares if share]
-    futures = client.map(function, shares, pure=False, retries=0)
-    found = {
-        b: item
-        for share, items in zip(shares, client.gather(futures), strict=True)
-        for b, item in zip(share, items, strict=True)
-    }
-    return [found[b] for b in batches]
+        yield client

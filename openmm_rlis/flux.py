@@ -22,7 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .core import Core, Distances
-from .engine import Engine
+from .engine import Engine, one_thread
 from .errors import InputError, bad_input
 from .names import prefixed, unprefixed
 from .problem import SOURCE, TARGET, Problem
@@ -300,6 +300,28 @@ def equilibrate(
     if len(run.exits) == 0:
         raise _no_exit(run)
     return run, n_lags, False
+
+
+@dataclass(frozen=True)
+class SettleTask:
+    """Everything that a process needs to bring A to equilibrium, with an engine of its own."""
+
+    problem: Problem
+    n_replicas: int
+    n_slots: int
+    platform: str | None
+    rng: np.random.Generator
+    deadline: float
+
+    def __call__(self, report: Callable[[int, float, int], None] = lambda *_: None) -> tuple[FluxRun, int, bool, int]:
+        """Return what `equilibrate` does, and force evaluations; `report` is told these too."""
+        with one_thread():
+            engine = Engine(self.problem, self.n_slots, self.platform)
+            engine.deadline = self.deadline
+            engine.reseed(self.rng)
+            cost = engine.cost
+            found = equilibrate(engine, self.n_replicas, report=lambda i, j: report(i, j, cost.force_evaluations))
+        return (*found, cost.force_evaluations)
 
 
 def _next_window(rates: Array, n_lags: int, resolution: float) -> tuple[int, bool]:

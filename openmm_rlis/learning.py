@@ -1,7 +1,7 @@
 """Learning: from exits of A to a frozen value function, with nothing asked of the user.
 
     start:   adaptive multilevel splitting on the distance to B against A  ->  first ln V
-    rounds:  walk roots with the present V and importance, take returns from the tree, fit both networks, repeat,
+    rounds:  walk roots with the present V and importance (`pilot`), fit both networks to the returns, repeat,
              for as long as that is cheap beside what production will take
 
 Each round is (lessons so far, rng) -> lesson. The exits are those of the unbiased run in A before
@@ -19,26 +19,23 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .bias import Bias
-from .branching import Window, draw_roots
 from .config import Settings
-from .control import FEWEST_ARRIVALS, NONE, coefficient, moments
+from .control import FEWEST_ARRIVALS, NONE, coefficient
 from .engine import Engine
 from .features import evaluate
 from .flux import FluxRun
 from .importance import N_BINS, UNTEMPERED, Importance, fit
 from .names import prefixed, unprefixed
+from .pilot import ALONE, Crew, pilot
 from .problem import Problem
 from .splitting import find_target, make_score, split
-from .training import Samples, samples_of, train
+from .training import Samples, train
 from .value import ValueFunction, feature_statistics
-from .walk import Roots, Walk, walk
 
 if TYPE_CHECKING:
     from torch import nn
 
 Array = NDArray[np.float64]
-MOST_SAMPLES = 30_000
 REPLAYED_ROUNDS = 4
 LATE_ROUNDS = 3
 MOST_LEARNING = 3
@@ -78,14 +75,6 @@ class Lesson:
         return cls(value, none, np.zeros((3, N_BINS)), {})
 
 
-def make_engine(problem: Problem, settings: Settings, platform: str | None, value: ValueFunction | None) -> Engine:
-    """Return the engine that the settings ask for; without value, or with bias_scale 0, it never biases."""
-    bias = None
-    if value is not None and settings.bias_scale > 0.0:
-        bias = Bias(value, settings.bias_scale, settings.hold_steps, settings.backend)
-    return Engine(problem, settings.n_slots, platform, bias)
-
-
 def cold_start(
     engine: Engine, run: FluxRun, settings: Settings, rng: np.random.Generator,
     report: Callable[[str], None] = lambda _: None,
@@ -103,37 +92,6 @@ def cold_start(
     train(value, [samples], rng, loss=settings.loss, epochs=30, fewest_steps=1500, learning_rate=1e-2)
     info = {"levels": found.n_levels, "log_probability": found.log_probability, "arrivals": len(found.arrivals)}
     return Lesson(value.eval(), samples, np.zeros((3, N_BINS)), info)
-
-
-def choose_roots(
-    log_importances: Array,
-    exits: Array,
-    priors: Array,
-    n_roots: int,
-    settings: Settings,
-    rng: np.random.Generator,
-    batch: int = 0,
-) -> Roots:
-    """Return roots drawn by importance from a pool of exits (m, n_atoms, 3); their weights sum to 1 on average."""
-    index, log_weights = draw_roots(log_importances, n_roots, settings.uniform_share, rng)
-    defensive = rng.permutation(n_roots) < round(settings.defensive_share * n_roots)
-    biased = np.zeros(n_roots, dtype=bool)
-    if settings.bias_scale > 0.0:
-        biased = rng.random(n_roots) >= settings.unbiased_share
-    return Roots(exits[index], priors[index], log_weights, biased, defensive, np.full(n_roots, batch, np.int32))
-
-
-def walk_roots(
-    engine: Engine, value: ValueFunction, importance: Importance, roots: Roots, settings: Settings,
-    rng: np.random.Generator,
-) -> Walk:  # fmt: skip
-    """Carry roots to their ends as the settings say."""
-    window = Window(settings.window_low, settings.window_high)
-    stride, most = settings.frame_stride, settings.max_walkers
-    return walk(
-        engine, value.log_value, roots, window, rng, importance=importance, control=settings.control,
-        frame_stride=stride, max_walkers=most,
-    )  # fmt: skip
 
 
 def learned_importance(history: Sequence[Lesson]) -> Importance:
@@ -193,61 +151,30 @@ def _mean_over_roots(infos: Sequence[dict[str, Any]], name: str) -> float:
 
 
 def learn_round(
-    engine: Engine, history: Sequence[Lesson], run: FluxRun, settings: Settings, rng: np.random.Generator
-) -> Lesson:
+    engine: Engine, history: Sequence[Lesson], run: FluxRun, settings: Settings, rng: np.random.Generator,
+    crew: Crew = ALONE,
+) -> Lesson:  # fmt: skip
     """Walk with the last lesson's V, take returns, and fit a copy of it to them and to those of earlier lessons.
 
     The cold start, the first of `history`, is learned from as well until a round before this one has reached B: returns
     that are all zero say nothing of where V grows.
     """
     value = history[-1].value
-    done, info = pilot(engine, value, learned_importance(history), run, settings, rng)
-    samples = samples_of(done, value, settings.decay, MOST_SAMPLES, rng)
+    samples, tallies, info = pilot(engine, value, learned_importance(history), run, settings, rng, crew)
     learner = ValueFunction.from_arrays(value.features, value.arrays())
     first, *rounds = history
     walked = [*[lesson.samples for lesson in rounds], samples][-REPLAYED_ROUNDS:]
     arrived = any(lesson.info["success_probability"] > 0.0 for lesson in rounds)
     loss = train(learner, walked if arrived else [first.samples, *walked], rng, loss=settings.loss)
-    return Lesson(learner.eval(), samples, done.tallies, {**info, "loss": loss})
+    return Lesson(learner.eval(), samples, tallies, {**info, "loss": loss})
 
 
-def pilot(
-    engine: Engine, value: ValueFunction, importance: Importance, run: FluxRun, settings: Settings,
-    rng: np.random.Generator,
-) -> tuple[Walk, dict[str, Any]]:  # fmt: skip
-    """Walk `learning_roots` roots and return the walk with what it says about cost and variance."""
-    engine.reseed(rng)
-    before = engine.cost.force_evaluations
-    n = settings.learning_roots
-    roots = choose_roots(importance(value.log_value(run.exits)), run.exits, run.priors, n, settings, rng)
-    done = walk_roots(engine, value, importance, roots, settings, rng)
-    weights = n * np.exp(roots.log_weights)
-    share, martingale = weights * done.success, weights * done.martingale
-    probability, measured = float(share.mean()), moments(share, martingale)
-    variance = float((share - coefficient([measured]) * martingale).var())
-    info = {
-        "roots": n,
-        "success_probability": probability,
-        "relative_variance_per_root": variance / probability**2 if probability > 0 else float("nan"),
-        "control_moments": measured,
-        "evaluations_per_root": (engine.cost.force_evaluations - before) / n,
-        "ended": float((np.exp(roots.log_weights) * done.ended).sum()),
-        "frames_per_root": done.paths.n_frames / n,
-        "success_frames_per_root": _success_frames(done.paths) / n,
-        "lags": done.n_lags,
-        "peak": done.peak,
-    }
-    return done, info
-
-
-def pilot_lesson(engine: Engine, given: Lesson, run: FluxRun, settings: Settings, rng: np.random.Generator) -> Lesson:
+def pilot_lesson(
+    engine: Engine, given: Lesson, run: FluxRun, settings: Settings, rng: np.random.Generator, crew: Crew = ALONE
+) -> Lesson:
     """Return what a plan needs to know of a value function that is not trained: one given, or without rounds."""
-    done, info = pilot(engine, given.value, UNTEMPERED, run, settings, rng)
-    return Lesson(given.value, given.samples, done.tallies, info)
-
-
-def _success_frames(tree: Any) -> int:
-    return int(tree.prune(tree.labels == 2).n_frames)
+    _, tallies, info = pilot(engine, given.value, UNTEMPERED, run, settings, rng, crew)
+    return Lesson(given.value, given.samples, tallies, info)
 
 
 @dataclass(frozen=True)

@@ -26,8 +26,8 @@ from .core import Core
 from .disk import size_text
 from .engine import Cost, DeadlineError, Engine, one_thread
 from .estimators import Estimate
-from .executor import make_executor
-from .flux import FluxRun, FluxState, equilibrate, first_exits
+from .executor import Executor, make_executor
+from .flux import FluxRun, FluxState, SettleTask, first_exits
 from .frames import predicted_bytes
 from .goal import Goal
 from .importance import UNTEMPERED, Importance
@@ -39,13 +39,13 @@ from .learning import (
     is_look,
     learn_round,
     learned_importance,
-    make_engine,
     make_plan,
     pilot_lesson,
     roots_to_learn_from,
     rounds_to_look,
 )
 from .names import prefixed, unprefixed
+from .pilot import Crew, make_engine
 from .problem import Problem
 from .production import GroupRecord, Task, contents, stream
 from .result import Result
@@ -74,6 +74,7 @@ class Progress:
 
 Report = Callable[[Progress], None]
 OneBlock = Callable[[range, FluxState], None]
+Settling = Callable[..., tuple[FluxRun, int, bool, int]]
 
 
 class Loop:
@@ -107,7 +108,8 @@ class Loop:
             self._tell("flux" if self.config["method"] == "brute" else "start", 0, message=self._disk_at_start())
         with one_thread():
             try:
-                stopped = self._brute() if self.config["method"] == "brute" else self._sample()
+                with make_executor(int(self.config["workers"])) as executor:
+                    stopped = (self._brute if self.config["method"] == "brute" else self._sample)(executor)
             except DeadlineError:  # before production: nothing is lost but a stage that no number depends on yet
                 stopped = "max_seconds"
         result = Result(self.store, self.problem)
@@ -118,34 +120,36 @@ class Loop:
 
     # Stages
 
-    def _sample(self) -> str:
-        # The start comes first: whether B can be reached is known before A is brought to equilibrium.
-        first = self._start()
-        flux = self._flux()
-        lessons = self._learn(flux, first)
+    def _sample(self, executor: Executor) -> str:
+        first, flux = self._start(executor)
+        crew = Crew(executor.map, len(self._groups(self.settings.n_batches)))
+        lessons = self._learn(flux, first, crew)
         if lessons is None:
             return self._over_limit() or "max_seconds"
         value = lessons[-1].value
-        plan, importance = self._plan(flux, lessons)
+        plan, importance = self._plan(flux, lessons, crew)
         if not self.store.value_path.exists():
             self.store.write_value(lambda path: value.save(path, self.problem))
-        return self._produce(flux, value, importance, plan)
+        return self._produce(flux, value, importance, plan, executor)
 
-    def _flux(self) -> FluxRun:
-        if not self.store.rounds("flux"):
+    def _settling(self, executor: Executor) -> Settling | None:
+        """Begin to bring A to equilibrium, beside what this process does if there are workers; None: it is done."""
+        if self.store.rounds("flux"):
+            return None
+        n, settings = self.settings.n_batches * self.settings.replicas, self.settings
+        rng, deadline = stream(self.seed, FLUX), self.engine.deadline
+        return executor.later(SettleTask(self.inner, n, settings.n_slots, self.config["platform"], rng, deadline))
+
+    def _flux(self, settling: Settling | None) -> FluxRun:
+        if settling is not None:
             self._tell("flux", 0)
-            self.engine.reseed(stream(self.seed, FLUX))
-            n = self.settings.n_batches * self.settings.replicas
-            found, lags, settled = equilibrate(
-                self.engine, n, report=lambda i, j: self._tell("flux", i, message=f"starts of walks per ps: {j:.4g}")
-            )
-            cost = self.engine.cost.force_evaluations - self.counted
+            found, lags, settled, cost = settling(self._tell_window)
             info = {"lags": lags, "time": found.time, "settled": settled, "flux_evaluations": cost}
             self._write("flux", 0, found.arrays(), info, cost)
         stored = self.store.read_round("flux", 0)
         return FluxRun.from_arrays(stored.arrays, int(stored.info["lags"]), stored.info["time"])
 
-    def _learn(self, flux: FluxRun, first: Lesson) -> list[Lesson] | None:
+    def _learn(self, flux: FluxRun, first: Lesson, crew: Crew) -> list[Lesson] | None:
         """Return the cold start and the lessons after it, the last with the V to use; None when a limit came first."""
         history, index, stored = [first], 0, len(self.store.rounds("learning"))
         # Once there is a plan V stays as it is, also when a run is resumed for another target.
@@ -159,7 +163,7 @@ class Loop:
                 engine = make_engine(self.inner, self.settings, self.config["platform"], history[-1].value)
                 engine.deadline = self.engine.deadline
                 settings = self.settings.model_copy(update={"learning_roots": n_roots})
-                learned = learn_round(engine, history, flux, settings, stream(self.seed, LEARNING, index))
+                learned = learn_round(engine, history, flux, settings, stream(self.seed, LEARNING, index), crew)
                 self._keep_lesson("learning", index, learned, engine)
             lesson = self._read_lesson("learning", index)
             history.append(lesson)
@@ -168,33 +172,37 @@ class Loop:
             index += 1
         return history
 
-    def _start(self) -> Lesson:
+    def _start(self, executor: Executor) -> tuple[Lesson, FluxRun]:
+        """Return the first V and the run in A; if B cannot be reached, nobody waits for the latter."""
         if self.store.rounds("given"):
             arrays = self.store.read_round("given", 0).arrays
-            return Lesson.given(ValueFunction.from_arrays(self.problem.features, arrays))
+            first = Lesson.given(ValueFunction.from_arrays(self.problem.features, arrays))
+            return first, self._flux(self._settling(executor))
         if not self.store.rounds("start"):
             self._tell("start", 0, message="adaptive multilevel splitting")
             rng = stream(self.seed, START)
             self.engine.reseed(rng)
             exits, core = first_exits(self.engine, self.settings.core)
-            lesson = cold_start(self.engine, exits, self.settings, rng, self._tell_level)
-            self._keep_lesson("start", 0, lesson, self.engine, self.counted, core)
-        lesson = self._read_lesson("start", 0)
-        core_arrays = unprefixed("core", self.store.read_round("start", 0).arrays)
-        if core_arrays:
-            self.inner = self.engine.problem = self.problem.with_core(
-                Core.from_arrays(core_arrays).region(self.problem)
-            )
-        self._tell("start", 0, message=f"{lesson.info['levels']} levels, ln P = {lesson.info['log_probability']:.2f}")
-        return lesson
+            self.inner = self.engine.problem
+            settling = self._settling(executor)
+            first = cold_start(self.engine, exits, self.settings, rng, self._tell_level)
+            self._keep_lesson("start", 0, first, self.engine, self.counted, core)
+        else:
+            core_arrays = unprefixed("core", self.store.read_round("start", 0).arrays)
+            if core_arrays:
+                self.inner = self.problem.with_core(Core.from_arrays(core_arrays).region(self.problem))
+            settling = self._settling(executor)
+        first = self._read_lesson("start", 0)
+        self._tell("start", 0, message=f"{first.info['levels']} levels, ln P = {first.info['log_probability']:.2f}")
+        return first, self._flux(settling)
 
-    def _plan(self, flux: FluxRun, history: list[Lesson]) -> tuple[Plan, Importance]:
+    def _plan(self, flux: FluxRun, history: list[Lesson], crew: Crew) -> tuple[Plan, Importance]:
         if not self.store.rounds("plan"):
             (target, left), value = self._need(), history[-1].value
             cost, lessons = Cost(), history[1:]
             if not lessons:
                 engine = make_engine(self.inner, self.settings, self.config["platform"], value)
-                lessons = [pilot_lesson(engine, history[-1], flux, self.settings, stream(self.seed, PILOT))]
+                lessons = [pilot_lesson(engine, history[-1], flux, self.settings, stream(self.seed, PILOT), crew)]
                 cost = engine.cost
             infos = [lesson.info for lesson in lessons]
             plan = make_plan(self.inner, value, flux, infos, self.settings, target, left / FIRST_LOOK)
@@ -207,36 +215,36 @@ class Loop:
         # Runs made before the importance was measured stored none: theirs was V.
         return plan, Importance(**stored.arrays) if stored.arrays else UNTEMPERED
 
-    def _produce(self, flux: FluxRun, value: ValueFunction, importance: Importance, plan: Plan) -> str:
+    def _produce(
+        self, flux: FluxRun, value: ValueFunction, importance: Importance, plan: Plan, executor: Executor
+    ) -> str:
         pools = flux.stretches(plan.flux_lags) if plan.ready_rounds else []
         groups = self._groups(self.settings.n_batches)
-        with make_executor(int(self.config["workers"])) as spread:
 
-            def one_block(rounds: range, state: FluxState) -> None:
-                task = Task(
-                    self.inner, value.arrays(), importance, self.settings, plan, state,
-                    tuple(pools[rounds.start : rounds.stop]), groups, self.seed, rounds, self.config["platform"],
-                )  # fmt: skip
-                self._keep_block(rounds, spread(task, range(len(groups))))
+        def one_block(rounds: range, state: FluxState) -> None:
+            task = Task(
+                self.inner, value.arrays(), importance, self.settings, plan, state,
+                tuple(pools[rounds.start : rounds.stop]), groups, self.seed, rounds, self.config["platform"],
+            )  # fmt: skip
+            found: list[list[GroupRecord]] = executor.map(task, range(len(groups)))
+            self._keep_block(rounds, found)
 
-            foreseen = partial(plan.evaluations, self.settings, self.problem.lag_steps)
-            # Walkers that cannot share a Context gain nothing from walking side by side, and lose more when killed.
-            return self._until_done(flux.state, one_block, foreseen, MOST_TOGETHER if self.engine.packed else 1)
+        foreseen = partial(plan.evaluations, self.settings, self.problem.lag_steps)
+        # Walkers that cannot share a Context gain nothing from walking side by side, and lose more when killed.
+        return self._until_done(flux.state, one_block, foreseen, MOST_TOGETHER if self.engine.packed else 1)
 
-    def _brute(self) -> str:
-        flux = self._flux()
-        self.engine.deadline = math.inf  # a round that has begun is finished
+    def _brute(self, executor: Executor) -> str:
+        flux = self._flux(self._settling(executor))
         groups = self._groups(counting.N_BATCHES)
         cost = counting.evaluations(self.problem)
-        with make_executor(int(self.config["workers"])) as spread:
 
-            def one_round(rounds: range, state: FluxState) -> None:
-                index = rounds.start
-                task = counting.CountTask(self.problem, state, groups, self.seed, index, self.config["platform"])
-                found = counting.contents(spread(task, range(len(groups))))
-                self._write("production", index, found, {"production_evaluations": cost}, cost)
+        def one_round(rounds: range, state: FluxState) -> None:
+            index = rounds.start
+            task = counting.CountTask(self.problem, state, groups, self.seed, index, self.config["platform"])
+            found = counting.contents(executor.map(task, range(len(groups))))
+            self._write("production", index, found, {"production_evaluations": cost}, cost)
 
-            return self._until_done(flux.state, one_round, lambda rounds: cost * len(rounds))
+        return self._until_done(flux.state, one_round, lambda rounds: cost * len(rounds))
 
     def _groups(self, n_batches: int) -> tuple[tuple[int, ...], ...]:
         """Return the batches of each worker that the run was started with: resuming with others changes no number."""
@@ -350,12 +358,15 @@ class Loop:
         frames = plan.frames_per_root * plan.n_roots * self.settings.n_batches
         return f"predicted disk use: {size_text(predicted_bytes(int(frames), self.problem.n_atoms))} of paths a round"
 
-    def _tell(self, stage: str, index: int, rate: Estimate | None = None, **more: Any) -> None:
+    def _tell(self, stage: str, index: int, rate: Estimate | None = None, apart: int = 0, **more: Any) -> None:
         self.told = time.monotonic()
-        evaluations = self.evaluations + self.engine.cost.force_evaluations - self.counted
+        evaluations = self.evaluations + self.engine.cost.force_evaluations - self.counted + apart
         progress = Progress(stage, index, rate, evaluations, self._seconds(), **more)
         self.store.log("progress", **{**asdict(progress), "rate": rate.to_dict() if rate else None})
         self.report(progress)
+
+    def _tell_window(self, window: int, rate: float, evaluations: int) -> None:
+        self._tell("flux", window, apart=evaluations, message=f"starts of walks per ps: {rate:.4g}")
 
     def _tell_level(self, message: str) -> None:
         if time.monotonic() - self.told > SECONDS_BETWEEN_LEVELS:

@@ -27,7 +27,8 @@ from .config import Settings
 from .engine import Engine, one_thread
 from .flux import FluxState, Pool, run_flux
 from .importance import Importance
-from .learning import Plan, choose_roots, make_engine, walk_roots
+from .learning import Plan
+from .pilot import choose_roots, make_engine, walk_roots
 from .problem import TARGET, Problem
 from .trees import PathTree
 from .value import ValueFunction

@@ -242,30 +242,34 @@ def label(regions: Sequence[Region], positions: NDArray[np.float64]) -> NDArray[
     array([1, 0, 2], dtype=int8)
     """
     x = torch.as_tensor(positions)
-    codes = np.zeros(len(positions), dtype=np.int8)
-    known: dict[int, Tensor] = {}
-    for code, region in enumerate(regions, start=1):
-        inside = _inside(region, x, known)
-        clash = np.flatnonzero(inside & (codes > 0))
-        if len(clash):
-            other = regions[codes[clash[0]] - 1].name
-            raise bad_input("regions", "disjoint sets", f"a structure in both {other} and {region.name}", "shrink one")
-        codes[inside] = code
+    inside = np.zeros((len(positions), len(regions)), dtype=bool)
+    balls: dict[int, list[int]] = {}
+    for i, region in enumerate(regions):
+        if region.feature is None or region.center is None:
+            inside[:, i] = region.contains(x)
+        else:
+            balls.setdefault(id(region.feature), []).append(i)
+    for columns in balls.values():
+        inside[:, columns] = _in_balls([regions[i] for i in columns], x)
+    counts = inside.sum(1)
+    if (counts > 1).any():
+        one, other = (regions[i].name for i in np.flatnonzero(inside[counts > 1][0])[:2])
+        raise bad_input("regions", "disjoint sets", f"a structure in both {one} and {other}", "shrink one")
+    codes: NDArray[np.int8] = (inside @ np.arange(1, len(regions) + 1)).astype(np.int8)
     return codes
 
 
-def _inside(region: Region, x: Tensor, known: dict[int, Tensor]) -> NDArray[np.bool_]:
-    if region.feature is None or region.center is None:
-        return region.contains(x)
-    key = id(region.feature)
+def _in_balls(balls: Sequence[Region], x: Tensor) -> NDArray[np.bool_]:
+    """Return who is in which of the balls (n, n_balls), which share a feature."""
+    feature, centers = balls[0].feature, [ball.center for ball in balls if ball.center is not None]
+    assert feature is not None
     with torch.no_grad():
-        if key not in known:
-            known[key] = region.feature(x)
-            if not bool(torch.isfinite(known[key]).all()):
-                raise bad_input(f"feature of region {region.name}", "finite values", "NaN or infinity")
-        inside: NDArray[np.bool_] = (
-            torch.linalg.vector_norm(known[key] - region.center, dim=-1) <= region.radius
-        ).numpy()
+        values: NDArray[np.float64] = feature(x).numpy()
+    difference = values[:, None] - torch.stack(centers).numpy()
+    distances = np.sqrt(np.einsum("ijk,ijk->ij", difference, difference))
+    if not np.isfinite(distances).all():
+        raise bad_input(f"feature of region {balls[0].name}", "finite values", "NaN or infinity")
+    inside: NDArray[np.bool_] = distances <= [ball.radius for ball in balls]
     return inside
 
 

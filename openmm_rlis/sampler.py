@@ -62,7 +62,8 @@ def run(
         A value function to start from instead of a cold start; it is trained further, in a copy. There is no inner core
         of A then, which a cold start would look for (`settings.core`).
     workers
-        Processes on this machine for production; more than 1 need a main module that can be imported.
+        Processes on this machine, which share the walks and settle A beside the start; more than 1 need a main module
+        that can be imported. Other numbers of them give other random numbers.
     platform
         OpenMM platform; by default the fastest for packed replicas.
     settings

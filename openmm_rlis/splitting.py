@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from .engine import Engine
 from .errors import DivergedError, UnreachableError
-from .features import evaluate
+from .features import Feature, evaluate
 from .problem import FIRST_OTHER, OUTSIDE, SOURCE, TARGET, Problem
 from .regions import Region
 
@@ -59,20 +59,27 @@ class _Path:
 
 def make_score(problem: Problem, source_samples: Array, target_samples: Array | None) -> Score:
     """Return the progress score a/(a + b), in [0, 1], positions (n, n_atoms, 3) -> (n,)."""
-    a = _distance_to(problem, problem.source, source_samples)
-    b = _distance_to(problem, problem.target, target_samples)
-    return lambda x: a(x) / (a(x) + b(x) + 1e-12)
+    (of_a, center_a), (of_b, center_b) = (
+        _center(problem, problem.source, source_samples), _center(problem, problem.target, target_samples)
+    )  # fmt: skip
+
+    def score(x: Array) -> Array:
+        f = evaluate(of_a, x)
+        g = f if of_b is of_a else evaluate(of_b, x)
+        a, b = np.linalg.norm(f - center_a, axis=1), np.linalg.norm(g - center_b, axis=1)
+        progress: Array = a / (a + b + 1e-12)
+        return progress
+
+    return score
 
 
-def _distance_to(problem: Problem, region: Region, samples: Array | None) -> Score:
+def _center(problem: Problem, region: Region, samples: Array | None) -> tuple[Feature, Array]:
+    """Return a feature and where in it a region is."""
     if region.feature is not None and region.center is not None:
-        feature, center = region.feature, region.center.numpy()
-    else:
-        if samples is None:
-            raise ValueError(f"region {region.name} has no distance: samples are needed")
-        feature = problem.features
-        center = evaluate(feature, samples).mean(0)
-    return lambda x: np.linalg.norm(evaluate(feature, x) - center, axis=1)
+        return region.feature, region.center.numpy()
+    if samples is None:
+        raise ValueError(f"region {region.name} has no distance: samples are needed")
+    return problem.features, evaluate(problem.features, samples).mean(0)
 
 
 def find_target(problem: Problem, engine: Engine, rng: np.random.Generator, max_lags: int = 4000) -> Array:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import os
 import resource
+import time
 from collections.abc import Sequence
 
 import numpy as np
 import pytest
 
+from openmm_rlis.engine import DeadlineError
 from openmm_rlis.executor import make_executor
 
 
@@ -16,26 +18,48 @@ def squares(batches: Sequence[int]) -> list[int]:
     return [b * b for b in batches]
 
 
+def where(told: str = "") -> tuple[int, str]:
+    return os.getpid(), told
+
+
+def late() -> None:
+    raise DeadlineError
+
+
 def process(batches: Sequence[int]) -> list[int]:
     return [os.getpid() for _ in batches]
 
 
 def test_one_worker_stays_in_this_process() -> None:
-    with make_executor(1) as spread:
-        assert spread(squares, [3, 1, 2]) == [9, 1, 4]
-        assert spread(process, range(2)) == [os.getpid()] * 2
-        assert spread(squares, []) == []
+    with make_executor(1) as executor:
+        assert executor.map(squares, [3, 1, 2]) == [9, 1, 4]
+        assert executor.map(process, range(2)) == [os.getpid()] * 2
+        assert executor.map(squares, []) == []
+        assert executor.later(where)("told") == (os.getpid(), "told")
 
 
 @pytest.mark.slow
 def test_two_workers_are_two_processes_and_keep_the_order() -> None:
-    with make_executor(2) as spread:
-        assert spread(squares, [3, 1, 2, 5, 4]) == [9, 1, 4, 25, 16]
-        assert spread(squares, [7]) == [49]
-        assert spread(squares, []) == []
-        assert os.getpid() not in spread(process, range(4))
+    with make_executor(2) as executor:
+        assert executor.map(squares, [3, 1, 2, 5, 4]) == [9, 1, 4, 25, 16]
+        assert executor.map(squares, [7]) == [49]
+        assert executor.map(squares, []) == []
+        assert os.getpid() not in executor.map(process, range(4))
         with pytest.raises(ZeroDivisionError):
-            spread(lambda batches: [1 // 0 for _ in batches], range(2))
+            executor.map(lambda batches: [1 // 0 for _ in batches], range(2))
+        begun = executor.later(where)
+        assert executor.map(squares, [2]) == [4]
+        there, told = begun("told")
+        assert there != os.getpid() and told == ""
+        with pytest.raises(DeadlineError):
+            executor.later(late)()
+
+
+def test_workers_are_not_started_before_there_is_work() -> None:
+    begun = time.monotonic()
+    with make_executor(2):
+        pass
+    assert time.monotonic() - begun < 0.5
 
 
 def faults(batches: Sequence[int]) -> list[int]:
@@ -50,5 +74,5 @@ def faults(batches: Sequence[int]) -> list[int]:
 
 @pytest.mark.slow
 def test_workers_keep_their_memory() -> None:
-    with make_executor(2) as spread:
-        assert max(spread(faults, range(2))) < 10_000  # a fault for each page would be 98 000
+    with make_executor(2) as executor:
+        assert max(executor.map(faults, range(2))) < 10_000  # a fault for each page would be 98 000

@@ -19,15 +19,14 @@ from openmm_rlis.flux import FluxRun, initial_state, run_flux
 from openmm_rlis.learning import (
     Lesson,
     Plan,
-    choose_roots,
     cold_start,
     is_look,
     learn_round,
-    make_engine,
     make_plan,
     roots_to_learn_from,
     rounds_to_look,
 )
+from openmm_rlis.pilot import choose_roots, make_engine
 from openmm_rlis.value import ValueFunction
 
 LINE = double_well(6.0, 0.5)

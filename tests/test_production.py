@@ -13,7 +13,8 @@ from systems_1d import Line, double_well, triple_well
 from openmm_rlis.config import Settings
 from openmm_rlis.flux import FluxRun, FluxState, initial_state, run_flux
 from openmm_rlis.importance import Importance
-from openmm_rlis.learning import Plan, make_engine
+from openmm_rlis.learning import Plan
+from openmm_rlis.pilot import make_engine
 from openmm_rlis.production import GroupRecord, Task, join_roots, produce, stream
 from openmm_rlis.value import ValueFunction
 
