@@ -32,6 +32,10 @@ from openmm_rlis.value import ValueFunction, feature_statistics
 Array = NDArray[np.float64]
 N_WALKERS, N_TURNS, SECONDS = 1000, 12, 1.0
 STOCK = "packed, stock BrownianIntegrator"
+PARTS = {
+    "start and run in A": ("start", "flux"), "learning": ("learning",), "production": ("production",),
+    "all": ("start", "flux", "learning", "plan", "production"),
+}  # fmt: skip
 Way = Callable[[], int]
 """Moves all walkers of a way by a lag and returns the walker-steps."""
 
@@ -75,22 +79,23 @@ def speeds(ways: dict[str, Way]) -> dict[str, Array]:
 
 
 def workers() -> list[str]:
-    """Return lines of the production of `rlis run` with one and with two workers, run in A and walks."""
-    lines, one = [], 0.0
+    """Return lines of a run with one and with two workers: what each part of it does in a second, and its disk."""
+    speeds: dict[str, list[float]] = {}
+    disk = []
     for n in (1, 2):
         name = f"speed-workers-{n}"
         shutil.rmtree(RUNS / name, ignore_errors=True)
         result = once(name, "run", "lj7", "--beta", "9", "--seed", "1", "--target-error", "0.05", "--workers", str(n))
         store = RunDirectory.open(RUNS / name)
-        rounds = [store.read_round("production", i).info for i in store.rounds("production")]
-        speed = sum(info["evaluations"] for info in rounds) / sum(info["seconds"] for info in rounds)
-        one = one or speed
+        rounds = {stage: [store.read_round(stage, i).info for i in store.rounds(stage)] for stage in store.stages()}
+        for part, stages in PARTS.items():
+            infos = [info for stage in stages for info in rounds[stage]]
+            speed = sum(info["evaluations"] for info in infos) / sum(info["seconds"] for info in infos)
+            speeds.setdefault(part, []).append(speed)
         size = sum(f.stat().st_size for f in (RUNS / name).rglob("*") if f.is_file())
-        lines.append(
-            f"| production, {n} worker{'s' * (n > 1)} | {speed:.2e} | {speed / one:.2f} | "
-            f"{size / evaluations(result):.2g} |"
-        )
-    return lines
+        disk.append(f"{size / evaluations(result):.2g}")
+    lines = [f"| {part} | {one:.2e} | {two:.2e} | {two / one:.2f} |" for part, (one, two) in speeds.items()]
+    return [*lines, "", f"MB on disk per 1e6 walker-steps: {disk[0]} and {disk[1]}."]
 
 
 def main() -> None:
@@ -128,7 +133,10 @@ def main() -> None:
     for name, values in found.items():
         low, middle, high = np.quantile(values / found[STOCK], [0.25, 0.5, 0.75])
         lines.append(f"| {name} | {np.median(values):.2e} | {middle:.2g} ({low:.2g} to {high:.2g}) |")
-    lines += ["", "| way | walker-steps per second | times one worker | MB on disk per 1e6 |", "|---|---|---|---|"]
+    lines += [
+        "", "`rlis run lj7 --beta 9 --seed 1 --target-error 0.05`: walker-steps per second", "",
+        "| part | with one worker | with two | ratio |", "|---|---|---|---|",
+    ]  # fmt: skip
     save("speed", [*lines, *workers()])
 
 

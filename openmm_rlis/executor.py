@@ -8,7 +8,11 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from typing import Any, TypeVar
+
+from .engine import DeadlineError
+from .errors import RlisError
 
 T = TypeVar("T")
 KEEP, LARGE = 1 << 30, 1 << 25
@@ -46,21 +50,35 @@ class _Spread(Executor):
     def map(self, function: Callable[[Sequence[int]], list[T]], items: Sequence[int]) -> list[T]:
         """See `Executor.map`."""
         shares = [share for share in (list(items[i :: self._workers]) for i in range(self._workers)) if share]
-        futures = self._client.map(function, shares, pure=False, retries=0)
-        lists = self._client.gather(futures)
+        futures = self._client.map(partial(_caught, function), shares, pure=False, retries=0)
+        lists = [_told(outcome) for outcome in self._client.gather(futures)]
         found = {b: x for share, xs in zip(shares, lists, strict=True) for b, x in zip(share, xs, strict=True)}
         return [found[b] for b in items]
 
     def later(self, function: Callable[..., T]) -> Callable[..., T]:
         """See `Executor.later`."""
-        future = self._client.submit(function, pure=False, retries=0)
-        return lambda *_: future.result()
+        future = self._client.submit(_caught, function, pure=False, retries=0)
+        return lambda *_: _told(future.result())
 
     @property
     def _client(self) -> Any:
         if self._known is None:
             self._known = self._stack.enter_context(_cluster(self._workers))
         return self._known
+
+
+def _caught(function: Callable[..., T], *items: Any) -> T | Exception:
+    """Return what a function returns, or the error that it raises on purpose: Dask would print its traceback."""
+    try:
+        return function(*items)
+    except (RlisError, DeadlineError) as error:
+        return error
+
+
+def _told(outcome: T | Exception) -> T:
+    if isinstance(outcome, Exception):
+        raise outcome
+    return outcome
 
 
 @contextmanager

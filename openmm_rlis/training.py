@@ -109,7 +109,7 @@ def _exp(x: Tensor) -> Tensor:
 
 
 class _Adam:
-    """torch's Adam as a function: as a class it loads torch's compiler, 2 seconds and 100 MB that nothing here needs."""
+    """torch's Adam as a function: the class loads torch's compiler, 2 seconds and 100 MB that nothing here needs."""
 
     def __init__(self, weights: Sequence[Tensor]) -> None:
         self.weights = list(weights)

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from openmm_rlis.engine import DeadlineError
+from openmm_rlis.errors import InputError
 from openmm_rlis.executor import make_executor
 
 
@@ -26,6 +27,12 @@ def late() -> None:
     raise DeadlineError
 
 
+def wrong(batches: Sequence[int]) -> list[int]:
+    if 1 in batches:
+        raise InputError("share 1")
+    return list(batches)
+
+
 def process(batches: Sequence[int]) -> list[int]:
     return [os.getpid() for _ in batches]
 
@@ -39,20 +46,23 @@ def test_one_worker_stays_in_this_process() -> None:
 
 
 @pytest.mark.slow
-def test_two_workers_are_two_processes_and_keep_the_order() -> None:
+def test_two_workers_are_two_processes_and_keep_the_order(capfd: pytest.CaptureFixture[str]) -> None:
     with make_executor(2) as executor:
         assert executor.map(squares, [3, 1, 2, 5, 4]) == [9, 1, 4, 25, 16]
         assert executor.map(squares, [7]) == [49]
         assert executor.map(squares, []) == []
         assert os.getpid() not in executor.map(process, range(4))
-        with pytest.raises(ZeroDivisionError):
-            executor.map(lambda batches: [1 // 0 for _ in batches], range(2))
         begun = executor.later(where)
         assert executor.map(squares, [2]) == [4]
         there, told = begun("told")
         assert there != os.getpid() and told == ""
         with pytest.raises(DeadlineError):
             executor.later(late)()
+        with pytest.raises(InputError, match="share 1"):
+            executor.map(wrong, range(2))
+        assert "Traceback" not in capfd.readouterr().err
+        with pytest.raises(ZeroDivisionError):
+            executor.map(lambda batches: [1 // 0 for _ in batches], range(2))
 
 
 def test_workers_are_not_started_before_there_is_work() -> None:
