@@ -28,7 +28,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 from common import RESULTS, RUNS, Row, lj7_name, mean_and_error, once, rate, recorded, result_of, save
 from numpy.typing import NDArray
-from peers import Score, forward_flux, weighted_ensemble
+from peers import Score, forward_flux, multilevel_splitting, weighted_ensemble
 
 import openmm_rlis as rlis
 from openmm_rlis.config import Settings
@@ -182,14 +182,7 @@ def ams(case: Case, rng: np.random.Generator, make: Callable[[Case], Score], n_p
     score = make(case)
 
     def estimate(exits: Array, owner: NDArray[np.intp]) -> Array:
-        found = []
-        for repeat in range(N_REPEATS):
-            done = split(
-                case.engine, score, exits[owner == repeat], rng,
-                n_paths=n_paths, max_levels=10_000, max_lags=1_000_000, straggler_share=0.0,
-            )  # fmt: skip
-            found.append(np.exp(done.log_probability))
-        return np.array(found)
+        return multilevel_splitting(case.engine, score, exits, owner, N_REPEATS, n_paths, rng)
 
     return from_exits(case, rng, estimate, N_ROUNDS * case.plan.flux_lags)
 

@@ -15,10 +15,13 @@ from numpy.typing import NDArray
 from openmm_rlis.branching import comb
 from openmm_rlis.engine import Engine
 from openmm_rlis.problem import OUTSIDE, SOURCE, TARGET
+from openmm_rlis.splitting import _cut, _finish, _Path
 
 Array = NDArray[np.float64]
 Indices = NDArray[np.intp]
 Score = Callable[[Array], Array]
+LONGEST = 10_000_000
+"""Lags, more than any path takes."""
 
 
 def forward_flux(
@@ -56,6 +59,45 @@ def forward_flux(
         probability *= np.bincount(who[success], minlength=n_repeats) / n_trials
         stored, stored_owner, arrived = x[success], who[success], done[success]
     return probability
+
+
+def multilevel_splitting(
+    engine: Engine, score: Score, exits: Array, owner: Indices, n_repeats: int, n_paths: int, rng: np.random.Generator,
+    kill_share: float = 0.35,
+) -> Array:  # fmt: skip
+    """Return P(B | exit) of every repeat (n_repeats,) by adaptive multilevel splitting.
+
+    The steps are those of our cold start, but every path is waited for, which makes P unbiased: the `kill_share` of a
+    repeat's paths with the lowest highest score are cut and go on from the first frame of another one above that level.
+    Brehier, Gazeau, Goudenege, Lelievre, Rousset, Ann. Appl. Probab. 26, 3559 (2016).
+    """
+    log_p, climbing, groups = np.full(n_repeats, -np.inf), [], []
+    for repeat in range(n_repeats):
+        mine = np.flatnonzero(owner == repeat)
+        starts = exits[rng.choice(mine, n_paths)] if len(mine) else exits[:0]
+        groups.append([_Path([x], [s]) for x, s in zip(starts, score(starts).tolist(), strict=True)])
+        if groups[-1]:
+            climbing.append(repeat)
+            log_p[repeat] = 0.0
+    while climbing:
+        _finish(engine, score, [path for repeat in climbing for path in groups[repeat]], LONGEST, 0)
+        for repeat in list(climbing):
+            paths = groups[repeat]
+            best = np.array([path.best() for path in paths])
+            level = np.sort(best)[int(kill_share * n_paths)]
+            if level == np.inf:
+                log_p[repeat] += np.log(np.isinf(best).mean())
+                climbing.remove(repeat)
+                continue
+            dead, alive = np.flatnonzero(best <= level), np.flatnonzero(best > level)
+            if len(alive) == 0:
+                log_p[repeat] = -np.inf
+                climbing.remove(repeat)
+                continue
+            log_p[repeat] += np.log(len(alive) / n_paths)
+            for i, j in zip(dead, rng.choice(alive, len(dead)), strict=True):
+                paths[i] = _cut(paths[j], float(level))
+    return np.exp(log_p)
 
 
 def weighted_ensemble(
