@@ -19,6 +19,7 @@ RECORDS = RESULTS / "runs.jsonl"
 BRUTE = RESULTS / "brute.jsonl"
 ESTIMATOR = 1
 """Raised with every change of what a default run gives, but for its random numbers: other records no longer count."""
+NOTES = "<!-- notes: kept when the study writes the table again -->"
 KEPT = ("method", "rate", "rounds", "cost", "diagnostics", "stopped", "seed")
 Row = dict[str, Any]
 
@@ -133,9 +134,10 @@ def evaluations(result: Row, part: str = "total") -> float:
 
 
 def save(name: str, lines: list[str]) -> None:
-    """Write a table into benchmarks/results/ and show it."""
-    text = "\n".join(lines) + "\n"
-    (RESULTS / f"{name}.md").write_text(text)
+    """Write a table into benchmarks/results/, above the notes that stand there below `NOTES`, and show it."""
+    path, text = RESULTS / f"{name}.md", "\n".join(lines) + "\n"
+    before = path.read_text() if path.exists() else ""
+    path.write_text(text + ("\n" + before[before.index(NOTES) :] if NOTES in before else ""))
     print(text)
 
 

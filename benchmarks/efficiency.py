@@ -343,7 +343,8 @@ def main() -> None:
             products[name][row["method"]] = (product, error)
             lines.append(text.replace(row["method"], row["method"] + " *") if doubtful(row, (k, e)) else text)
     star = "The mean is off by more than three errors: rare large repeats were missed, or the method is biased. Its "
-    lines += ["", f"\\* {star}product says too little."]
+    picture = "![Relative variance x force evaluations of every method in every case](efficiency.png)"
+    lines += ["", f"\\* {star}product says too little.", "", picture]
     save("efficiency", lines)
     draw(products)
 
