@@ -22,11 +22,12 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property, partial
+from pathlib import Path
 from typing import Any
 
 import matplotlib.pyplot as plt
 import numpy as np
-from common import RESULTS, RUNS, Row, lj7_name, mean_and_error, once, rate, recorded, result_of, save
+from common import RESULTS, RUNS, Row, lj7_name, mean_and_error, once, rate, recorded, remembered, save
 from numpy.typing import NDArray
 from peers import Score, forward_flux, multilevel_splitting, weighted_ensemble
 
@@ -42,6 +43,9 @@ from openmm_rlis.pilot import make_engine
 from openmm_rlis.production import produce
 from openmm_rlis.splitting import Splitting, make_score, split
 from openmm_rlis.storage import RunDirectory
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
+from test_oracles_2d import mueller
 
 Array = NDArray[np.float64]
 RECORDS = RESULTS / "efficiency.jsonl"
@@ -243,14 +247,13 @@ def measure(case: Case, name: str, method: str) -> Row:
 
 
 def reference(name: str) -> tuple[float, float]:
-    """Return the rate of a case and its error: the mean of all recorded runs of it, or the run that lent V."""
+    """Return the rate of a case and its error: finite volumes, all recorded runs of it, or the run that lent V."""
     words = CASES[name]
-    if words[0] == "lj7":
-        found = [recorded(lj7_name("run", words[2], words[4], float(words[6]), s, 0.1)) for s in range(1, 49)]
-        rates = [rate(row)[0] for row in found if row]
-        if len(rates) > 3:
-            return mean_and_error(rates)
-    return rate(result_of(f"efficiency-{name}"))
+    if words[0] == "mueller_brown":
+        return mueller(float(words[-1]), 360).rate, 0.0
+    found = [recorded(lj7_name("run", words[2], words[4], float(words[6]), s, 0.1)) for s in range(1, 49)]
+    rates = [rate(row)[0] for row in found if row]
+    return mean_and_error(rates) if len(rates) > 3 else rate(remembered(f"efficiency-{name}"))
 
 
 def relative_variance(rates: Array) -> tuple[float, float]:
