@@ -122,7 +122,7 @@ class Loop:
 
     def _sample(self, executor: Executor) -> str:
         first, flux = self._start(executor)
-        crew = Crew(executor.map, len(self._groups(self.settings.n_batches)))
+        crew = Crew(executor, len(self._groups(self.settings.n_batches)))
         lessons = self._learn(flux, first, crew)
         if lessons is None:
             return self._over_limit() or "max_seconds"

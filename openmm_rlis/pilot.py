@@ -8,8 +8,8 @@ the frames of all. Nothing measured here enters an estimate.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, fields
+from collections.abc import Sequence
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 import numpy as np
@@ -20,6 +20,7 @@ from .branching import Window, draw_roots
 from .config import Settings
 from .control import coefficient, moments
 from .engine import Engine, one_thread
+from .executor import Executor
 from .flux import FluxRun
 from .importance import Importance
 from .problem import OUTSIDE, TARGET, Problem
@@ -140,9 +141,9 @@ class TrialTask:
 
 @dataclass(frozen=True)
 class Crew:
-    """Who walks the roots of a pilot: `map(task, shares)` of `executor`, and into how many shares they are divided."""
+    """Who walks the roots of a pilot, and into how many shares they are divided."""
 
-    map: Callable[[Callable[[Sequence[int]], list[Any]], Sequence[int]], list[Any]] = lambda task, shares: task(shares)
+    executor: Executor = field(default_factory=Executor)
     n_shares: int = 1
 
 
@@ -202,7 +203,7 @@ def _shared(
         engine.problem, value.arrays(), importance, settings, engine.platform_name, engine.deadline, parts,
         tuple(rng.spawn(n_shares)),
     )  # fmt: skip
-    trials: list[Trial] = crew.map(task, range(n_shares))
+    trials: list[Trial] = crew.executor.map(task, range(n_shares))
     engine.cost.force_evaluations += sum(trial.evaluations for trial in trials)
     engine.cost.network_calls += sum(trial.network_calls for trial in trials)
     return trials

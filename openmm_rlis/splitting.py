@@ -59,9 +59,8 @@ class _Path:
 
 def make_score(problem: Problem, source_samples: Array, target_samples: Array | None) -> Score:
     """Return the progress score a/(a + b), in [0, 1], positions (n, n_atoms, 3) -> (n,)."""
-    (of_a, center_a), (of_b, center_b) = (
-        _center(problem, problem.source, source_samples), _center(problem, problem.target, target_samples)
-    )  # fmt: skip
+    of_a, center_a = _center(problem, problem.source, source_samples)
+    of_b, center_b = _center(problem, problem.target, target_samples)
 
     def score(x: Array) -> Array:
         f = evaluate(of_a, x)

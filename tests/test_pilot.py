@@ -7,6 +7,7 @@ alarm 2e-4).
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Sequence
 from dataclasses import fields, replace
 from typing import Any
 
@@ -17,6 +18,7 @@ from systems_1d import double_well
 from openmm_rlis import pilot as module
 from openmm_rlis.config import Settings
 from openmm_rlis.engine import DeadlineError, Engine
+from openmm_rlis.executor import Executor
 from openmm_rlis.flux import FluxRun, SettleTask, equilibrate, initial_state, run_flux
 from openmm_rlis.importance import UNTEMPERED
 from openmm_rlis.learning import Lesson, cold_start, learn_round
@@ -27,6 +29,13 @@ LINE = double_well(6.0, 0.5)
 SETTINGS = Settings(n_batches=8, replicas=8, learning_roots=200, n_slots=256)
 THREE = Crew(n_shares=3)
 Start = tuple[Engine, FluxRun, Lesson]
+
+
+class OneByOne(Executor):
+    """Does the last item first, each in a call of its own."""
+
+    def map(self, function: Callable[[Sequence[int]], list[Any]], items: Sequence[int]) -> list[Any]:
+        return [found for item in reversed(items) for found in function([item])][::-1]
 
 
 @pytest.fixture(scope="module")
@@ -68,7 +77,7 @@ def test_the_engine_bears_the_cost_of_the_crew(start: Start) -> None:
 
 
 def test_shares_do_not_depend_on_who_walks_them(start: Start) -> None:
-    one_by_one = Crew(lambda task, shares: [item for i in reversed(shares) for item in task([i])][::-1], 3)
+    one_by_one = Crew(OneByOne(), 3)
     engine, run, first = start
     lessons = [learn_round(engine, [first], run, SETTINGS, np.random.default_rng(3), c) for c in (THREE, one_by_one)]
     a, b = (lesson.arrays() for lesson in lessons)
