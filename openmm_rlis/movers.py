@@ -87,10 +87,14 @@ class Program:
 
     def seed(self, seed: int) -> None:
         """Start a new random stream; on the Reference platform it is one for all Contexts of the process."""
-        # A seed is read when the Context is initialised, which takes long: on a GPU seconds for 10 000 walkers.
+        # A seed is read when a Context is initialised, which takes long: on a GPU seconds for 10 000 walkers, and
+        # everywhere the time to compile what the forces say.
         self._integrator.setRandomNumberSeed(seed)
         if self._context is None:
             self._context = _packed_context(self.problem, self.size, self._integrator, self._platform, self._bias)
+        elif self._platform is not None and self._platform.getName() == "Reference":
+            _seed_reference(seed, self._platform)
+            return
         else:
             self._context.reinitialize()
         set_coefficients(self._integrator, np.tile(self._mobility, (self.size, 1)), self.problem.kT)
@@ -183,6 +187,14 @@ class Stepper:
         state = self._context.getState(getForces=True, groups={group})
         forces: Array = state.getForces(asNumpy=True)._value.reshape(self._slots.shape)
         return forces[:n]
+
+
+def _seed_reference(seed: int, platform: openmm.Platform) -> None:
+    """Start the random stream of all Contexts on the Reference platform anew, with the smallest Context there is."""
+    system, integrator = openmm.System(), openmm.CustomIntegrator(0.001)
+    system.addParticle(1.0)
+    integrator.setRandomNumberSeed(seed)
+    make_context(system, integrator, platform)
 
 
 def _packed_context(

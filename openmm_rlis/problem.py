@@ -21,7 +21,7 @@ from numpy.typing import ArrayLike, NDArray
 from .errors import DivergedError, InputError, bad_input
 from .features import Feature, Joined, as_feature, check_feature, sorted_distances
 from .features import positions as coordinates
-from .regions import Region, check_disjoint, label
+from .regions import Region, check_disjoint, codes_of, membership
 from .units import as_float, as_positions, thermal_energy
 
 if TYPE_CHECKING:
@@ -179,11 +179,12 @@ class Problem:
                 f"{len(bad)} of {len(positions)} walkers have coordinates that are not finite "
                 f"(first: walker {bad[0]}); the time step of {self.timestep} ps is too long or the bias too strong"
             )
-        codes = label((self.whole_source, self.target, *self.others), positions)
+        regions = (self.whole_source, self.target, *self.others)
+        members = membership((*regions, self.source) if self.has_core else regions, positions)
+        codes = codes_of(regions, members[:, : len(regions)])
         inside = codes == SOURCE
-        if self.has_core and inside.any():
-            rows = np.flatnonzero(inside)
-            codes[rows[~self.source.contains(positions[rows])]] = OUTSIDE
+        if self.has_core:
+            codes[inside & ~members[:, -1]] = OUTSIDE
         return codes, inside
 
     def with_core(self, core: Region) -> Problem:

@@ -228,8 +228,6 @@ class Box(nn.Module):
 def label(regions: Sequence[Region], positions: NDArray[np.float64]) -> NDArray[np.int8]:
     """Return for each structure (n, n_atoms, 3) the number of its region, 1, 2 ... as given, or 0.
 
-    A feature that several balls share is evaluated once.
-
     Raises
     ------
     InputError
@@ -241,6 +239,29 @@ def label(regions: Sequence[Region], positions: NDArray[np.float64]) -> NDArray[
     >>> label([a, b], np.array([[[-1.0, 0, 0]], [[0.5, 0, 0]], [[2.0, 0, 0]]]))
     array([1, 0, 2], dtype=int8)
     """
+    return codes_of(regions, membership(regions, positions))
+
+
+def codes_of(regions: Sequence[Region], inside: NDArray[np.bool_]) -> NDArray[np.int8]:
+    """Return what `label` does, from who is inside of which, (n, n_regions)."""
+    counts = inside.sum(1)
+    if (counts > 1).any():
+        one, other = (regions[i].name for i in np.flatnonzero(inside[counts > 1][0])[:2])
+        raise bad_input("regions", "disjoint sets", f"a structure in both {one} and {other}", "shrink one")
+    codes: NDArray[np.int8] = (inside @ np.arange(1, len(regions) + 1)).astype(np.int8)
+    return codes
+
+
+def membership(regions: Sequence[Region], positions: NDArray[np.float64]) -> NDArray[np.bool_]:
+    """Return who of (n, n_atoms, 3) is in which region, (n, n_regions).
+
+    A feature that several balls share is evaluated once.
+
+    Raises
+    ------
+    InputError
+        A feature is not finite.
+    """
     x = torch.as_tensor(positions)
     inside = np.zeros((len(positions), len(regions)), dtype=bool)
     balls: dict[int, list[int]] = {}
@@ -251,12 +272,7 @@ def label(regions: Sequence[Region], positions: NDArray[np.float64]) -> NDArray[
             balls.setdefault(id(region.feature), []).append(i)
     for columns in balls.values():
         inside[:, columns] = _in_balls([regions[i] for i in columns], x)
-    counts = inside.sum(1)
-    if (counts > 1).any():
-        one, other = (regions[i].name for i in np.flatnonzero(inside[counts > 1][0])[:2])
-        raise bad_input("regions", "disjoint sets", f"a structure in both {one} and {other}", "shrink one")
-    codes: NDArray[np.int8] = (inside @ np.arange(1, len(regions) + 1)).astype(np.int8)
-    return codes
+    return inside
 
 
 def _in_balls(balls: Sequence[Region], x: Tensor) -> NDArray[np.bool_]:

@@ -115,3 +115,26 @@ def test_a_stepper_where_a_context_is_large_and_on_a_cpu() -> None:
         assert isinstance(make_mover(problem, enough, kind, REFERENCE, bias), Stepper)
         assert isinstance(make_mover(problem, enough - 1, kind, REFERENCE, bias), Program)
     assert isinstance(make_mover(problem, 1000, "plain", None, None), Program)
+
+
+@pytest.mark.parametrize("platform", ["Reference", "CPU"])
+@pytest.mark.parametrize("kind", ["plain", "biased", "noise"])
+def test_a_seed_starts_the_same_stream_in_a_program_that_has_run(platform: str, kind: Kind) -> None:
+    """Whatever ran before, beside it or in it, a mover walks as a new one does that was given the seed first."""
+    bias = bias_of(5, 2)[0] if kind == "biased" else None
+    where = openmm.Platform.getPlatformByName(platform)
+
+    def new() -> Program:
+        return Program(make_problem(5), SLOTS, kind, where, bias)
+
+    first, used, other = new(), new(), new()
+    first.seed(3)
+    expected = first.move(starts())
+    other.seed(9)
+    used.seed(4)
+    for _ in range(3):
+        assert (used.move(starts())[0] != expected[0]).any()
+        other.move(starts())
+    used.seed(3)
+    for got, wanted in zip(used.move(starts()), expected, strict=True):
+        np.testing.assert_array_equal(got, wanted)
