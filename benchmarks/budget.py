@@ -28,6 +28,7 @@ from openmm_rlis.engine import Engine, one_thread
 from openmm_rlis.flux import FluxRun, run_flux
 from openmm_rlis.importance import UNTEMPERED, Importance
 from openmm_rlis.pilot import make_engine
+from openmm_rlis.value import ValueFunction
 
 Array = NDArray[np.float64]
 N_STRETCHES, N_WALKS, N_ROOTS = 4, 6, 500
@@ -40,7 +41,7 @@ WAYS: dict[str, tuple[float, bool]] = {
 }
 
 
-def flux_budget(case: Case) -> tuple[float, FluxRun]:
+def flux_budget(case: Case, value: ValueFunction) -> tuple[float, FluxRun]:
     """Return v_f, and the last stretch in A, whose exits are the pool."""
     state, sums, engine = case.inner_state, [], Engine(case.inner)
     engine.reseed(np.random.default_rng(4))
@@ -48,20 +49,19 @@ def flux_budget(case: Case) -> tuple[float, FluxRun]:
     for _ in range(N_STRETCHES):
         run = run_flux(engine, state, n_lags)
         state = run.state
-        sums.append(np.bincount(run.replica, np.exp(case.run.value.log_value(run.exits)), len(run.n_exits)))
+        sums.append(np.bincount(run.replica, np.exp(value.log_value(run.exits)), len(run.n_exits)))
     total = np.concatenate(sums)
     return float(total.var() / total.mean() ** 2) * n_lags * case.run.problem.lag_steps, run
 
 
 def walked(
-    case: Case, pool: FluxRun, bias_scale: float, importance: Importance, rng: np.random.Generator
+    case: Case, value: ValueFunction, pool: FluxRun, bias_scale: float, importance: Importance, rng: np.random.Generator
 ) -> tuple[Array, Array, float, float]:
     """Return weights, success and martingale of each root (3, n_roots), ln V, and evaluations and seconds of a root."""
     settings = Settings(
         learning_roots=N_ROOTS, frame_stride=1_000_000, bias_scale=bias_scale, unbiased_share=0.0,
         control=bias_scale == 0.0,
     )  # fmt: skip
-    value = case.run.value
     engine = make_engine(case.inner, settings, None, value)
     shares, values, begun = [], [], time.process_time()
     for _ in range(N_WALKS):
@@ -79,11 +79,12 @@ def walked(
 def budget(name: str) -> list[str]:
     """Return the lines of one system."""
     case, rng, lines = Case(name), np.random.default_rng(5), []
-    v_flux, pool = flux_budget(case)
+    value = case.run.value
+    v_flux, pool = flux_budget(case, value)
     brute = 1.0 / (reference(name)[0] * case.problem.timestep)
     for way, (bias_scale, measured) in WAYS.items():
         (weights, success, martingale), log_v, evaluations, seconds = walked(
-            case, pool, bias_scale, case.importance if measured else UNTEMPERED, rng
+            case, value, pool, bias_scale, case.importance if measured else UNTEMPERED, rng
         )
         p = weights * success
         variance = float(p.var() / p.mean() ** 2)

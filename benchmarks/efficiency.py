@@ -288,26 +288,41 @@ def doubtful(row: Row, known: tuple[float, float]) -> bool:
 
 
 def ticks(name: str) -> str:
-    """Return what stands below the axis for a case: "LJ7 C3 -> C2, beta 9" on two lines."""
-    system, *ends, beta = name.split("-")
-    path = f" {ends[0]} \u2192 {ends[1]}" if ends else ""
-    return f"{'LJ7' if system == 'lj7' else 'Mueller-Brown'}{path}\nbeta {beta}"
+    """Return what stands below the axis for a case: "LJ7, C3 -> C2, beta 9" on three lines."""
+    _, *ends, beta = name.split("-")
+    place = f"LJ7\n{ends[0]} \u2192 {ends[1]}" if ends else "Mueller-\nBrown"
+    return f"{place}\nbeta {beta}"
+
+
+def style(method: str) -> dict[str, Any]:
+    """Return how the points of a method look: a cross for brute force, circles for ours, peers open with our V."""
+    if method == "brute force":
+        return {"fmt": "x", "color": "0.4", "ms": 8}
+    if "default" in method:
+        return {"fmt": "o", "color": "black", "ms": 8}
+    if method.startswith("ours"):
+        others = [other for other in METHODS if other.startswith("ours") and "default" not in other]
+        return {"fmt": "o", "color": plt.cm.cool(others.index(method) / (len(others) - 1)), "ms": 5}
+    peers = {"forward flux": ("s", "tab:orange"), "splitting (AMS)": ("^", "tab:green"), "weighted": ("D", "tab:red")}
+    shape, color = next(look for peer, look in peers.items() if method.startswith(peer))
+    return {"fmt": shape, "color": color, "ms": 6, "mfc": "white" if "our V" in method else color}
 
 
 def draw(products: dict[str, dict[str, tuple[float, float]]]) -> None:
     """Draw the product of every method in each case, side by side."""
-    figure, axes = plt.subplots(figsize=(9, 5))
-    names = list(products)
-    methods = list(dict.fromkeys(method for row in products.values() for method in row))
-    for place, method in zip(np.linspace(-0.3, 0.3, len(methods)), methods, strict=True):
+    figure, axes = plt.subplots(figsize=(11, 5.5))
+    names, seen = list(products), {method for row in products.values() for method in row}
+    methods = [method for method in ("brute force", *METHODS) if method in seen]
+    for place, method in zip(np.linspace(-0.36, 0.36, len(methods)), methods, strict=True):
         at = [i for i, name in enumerate(names) if method in products[name]]
         y, e = np.array([products[names[i]][method] for i in at]).T
-        style = {"color": "black", "ms": 8} if "default" in method else {"ms": 6}
         label = method.replace("a/(a+b)", "score a/(a+b)")
-        axes.errorbar(np.array(at) + place, y, np.minimum(e, 0.9 * y), fmt="o", label=label, **style)
+        axes.errorbar(np.array(at) + place, y, np.minimum(e, 0.9 * y), label=label, **style(method))
     axes.set_yscale("log")
     axes.set_xticks(range(len(names)), [ticks(name) for name in names])
     axes.set_xlim(-0.5, len(names) - 0.5)
+    for border in np.arange(len(names) - 1) + 0.5:
+        axes.axvline(border, color="0.85", lw=0.8)
     axes.grid(axis="y", alpha=0.3)
     axes.set_ylabel("relative variance x force evaluations")
     axes.legend(fontsize=8, bbox_to_anchor=(1.01, 1.0), loc="upper left", frameon=False)

@@ -13,6 +13,7 @@ import shutil
 import time
 from collections.abc import Callable
 from functools import partial
+from typing import TypeVar
 
 import numpy as np
 import openmm
@@ -36,6 +37,7 @@ PARTS = {
     "start and run in A": ("start", "flux"), "learning": ("learning",), "production": ("production",),
     "all": ("start", "flux", "learning", "plan", "production"),
 }  # fmt: skip
+Key = TypeVar("Key")
 Way = Callable[[], int]
 """Moves all walkers of a way by a lag and returns the walker-steps."""
 
@@ -63,9 +65,9 @@ def stock_context(problem: Problem, n_walkers: int, platform: str = "Reference")
     return make_context(pack(problem.system, n_walkers), integrator, openmm.Platform.getPlatformByName(platform))
 
 
-def speeds(ways: dict[str, Way]) -> dict[str, Array]:
+def speeds(ways: dict[Key, Way]) -> dict[Key, Array]:
     """Return walker-steps per second of every way in every turn, (N_TURNS,)."""
-    found: dict[str, list[float]] = {name: [] for name in ways}
+    found: dict[Key, list[float]] = {name: [] for name in ways}
     for turn in range(-1, N_TURNS):  # the first makes Contexts and lets TorchScript settle
         for name, way in ways.items():
             for _ in range(4 if turn < 0 else 0):
