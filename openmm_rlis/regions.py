@@ -243,7 +243,7 @@ def label(regions: Sequence[Region], positions: NDArray[np.float64]) -> NDArray[
 
 
 def codes_of(regions: Sequence[Region], inside: NDArray[np.bool_]) -> NDArray[np.int8]:
-    """Return what `label` does, from who is inside of which, (n, n_regions)."""
+    """Return what `label` does, and raise what it does, from who is inside of which, (n, n_regions)."""
     counts = inside.sum(1)
     if (counts > 1).any():
         one, other = (regions[i].name for i in np.flatnonzero(inside[counts > 1][0])[:2])
