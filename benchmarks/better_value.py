@@ -15,9 +15,9 @@ import sys
 from dataclasses import dataclass, fields
 
 import numpy as np
-from budget import flux_budget, walked
+from budget import cells, flux_budget, walked
 from common import save
-from efficiency import CASES, Case, reference
+from efficiency import CASES, Case
 from importance import one_walk
 from numpy.typing import NDArray
 from torch import nn
@@ -26,6 +26,7 @@ from openmm_rlis.config import Settings
 from openmm_rlis.control import coefficient, moments
 from openmm_rlis.engine import one_thread
 from openmm_rlis.features import Joined, contact_spectrum, evaluate, sorted_coordination
+from openmm_rlis.flux import FluxRun
 from openmm_rlis.importance import UNTEMPERED, Importance, fit
 from openmm_rlis.pilot import make_engine
 from openmm_rlis.problem import OUTSIDE, TARGET
@@ -95,39 +96,30 @@ def fitted(case: Case, seen: Seen, features: nn.Module, only_td: bool, hidden: i
     return value.eval()
 
 
-def prepared(case: Case, value: ValueFunction, rng: np.random.Generator) -> tuple[Importance, float]:
+def prepared(
+    case: Case, value: ValueFunction, pool: FluxRun, rng: np.random.Generator
+) -> tuple[Importance, float]:
     """Return the importance and the coefficient of the control variate that walks with this V ask for."""
-    settings = Settings(learning_roots=N_ROOTS, frame_stride=1_000_000)
-    engine, pool = make_engine(case.inner, settings, None, value), flux_budget(case, value)[1]
-    importance, measured = UNTEMPERED, []
+    importance, control = UNTEMPERED, 0.0
+    engine = make_engine(case.inner, Settings(), None, value)
     for n_roots in (300, 2 * N_ROOTS):
+        settings = Settings(learning_roots=n_roots, frame_stride=1_000_000)
         engine.reseed(rng)
-        changed = settings.model_copy(update={"learning_roots": n_roots})
-        roots, done, _ = one_walk(engine, value, importance, pool, changed, rng)
+        roots, done, _ = one_walk(engine, value, importance, pool, settings, rng)
         weights = n_roots * np.exp(roots.log_weights)
-        importance, measured = fit(done.tallies), [moments(weights * done.success, weights * done.martingale)]
-    return importance, coefficient(measured)
+        importance = fit(done.tallies)
+        control = coefficient([moments(weights * done.success, weights * done.martingale)])
+    return importance, control
 
 
 def line(name: str, case: Case, way: str, value: ValueFunction) -> str:
     """Return a line of the table."""
     rng = np.random.default_rng(7)
-    importance, control = prepared(case, value, rng)
     v_flux, pool = flux_budget(case, value)
-    (weights, success, martingale), log_v, evaluations, _ = walked(case, value, pool, 0.0, importance, rng)
-    p = weights * success
-    variance, rest = float(p.var() / p.mean() ** 2), p - control * weights * martingale
-    left = float(rest.var() / p.var())
-    v_walk = variance * left * evaluations
-    best = (np.sqrt(v_flux) + np.sqrt(v_walk)) ** 2
-    brute = 1.0 / (reference(name)[0] * case.problem.timestep)
-    quarters = np.array_split(np.argsort(log_v), 4)
-    calibration = " ".join(f"{success[q].mean() / np.exp(log_v[q]).mean():.2f}" for q in quarters)
-    return (
-        f"| {name} | {way} | {p.mean():.2e} +- {(variance / len(p)) ** 0.5:.0%} | {variance:.0f} | {control:.2f} | "
-        f"{left:.2f} | {evaluations:.0f} | {v_walk:.1e} | {v_flux:.1e} | {best:.1e} | {brute / best:.2g} | "
-        f"{calibration} |"
-    )
+    importance, control = prepared(case, value, pool, rng)
+    roots, log_v, evaluations, _ = walked(case, value, pool, 0.0, importance, rng)
+    found, costs, calibration = cells(name, case, v_flux, roots, log_v, evaluations, control)
+    return f"| {name} | {way} | {found} | {control:.2f} | {costs} | {calibration} |"
 
 
 def study(name: str) -> list[str]:

@@ -76,28 +76,36 @@ def walked(
     )  # fmt: skip
 
 
+def cells(
+    name: str, case: Case, v_flux: float, roots: Array, log_v: Array, evaluations: float, control: float
+) -> tuple[str, str, str]:
+    """Return cells of a line: of P and a root, of the budget, and of P over V, for what `walked` returned."""
+    weights, success, martingale = roots
+    p = weights * success
+    variance = float(p.var() / p.mean() ** 2)
+    left = float((p - control * weights * martingale).var() / p.var())
+    v_walk = left * variance * evaluations
+    best = (np.sqrt(v_flux) + np.sqrt(v_walk)) ** 2
+    brute = 1.0 / (reference(name)[0] * case.problem.timestep)
+    quarters = np.array_split(np.argsort(log_v), 4)
+    return (
+        f"{p.mean():.2e} +- {(variance / len(p)) ** 0.5:.0%} | {variance:.0f}",
+        f"{left:.2f} | {evaluations:.0f} | {v_walk:.1e} | {v_flux:.1e} | {best:.1e} | {brute / best:.2g}",
+        " ".join(f"{success[q].mean() / np.exp(log_v[q]).mean():.2f}" for q in quarters),
+    )
+
+
 def budget(name: str) -> list[str]:
     """Return the lines of one system."""
     case, rng, lines = Case(name), np.random.default_rng(5), []
     value = case.run.value
     v_flux, pool = flux_budget(case, value)
-    brute = 1.0 / (reference(name)[0] * case.problem.timestep)
     for way, (bias_scale, measured) in WAYS.items():
-        (weights, success, martingale), log_v, evaluations, seconds = walked(
+        roots, log_v, evaluations, seconds = walked(
             case, value, pool, bias_scale, case.importance if measured else UNTEMPERED, rng
         )
-        p = weights * success
-        variance = float(p.var() / p.mean() ** 2)
-        left = float((p - case.plan.control * weights * martingale).var() / p.var())
-        v_walk = left * variance * evaluations
-        best = (np.sqrt(v_flux) + np.sqrt(v_walk)) ** 2
-        quarters = np.array_split(np.argsort(log_v), 4)
-        calibration = " ".join(f"{success[q].mean() / np.exp(log_v[q]).mean():.2f}" for q in quarters)
-        lines.append(
-            f"| {name} | {way} | {p.mean():.2e} +- {(variance / len(p)) ** 0.5:.0%} | {variance:.0f} | "
-            f"{left:.2f} | {evaluations:.0f} | {v_walk:.1e} | {v_flux:.1e} | {best:.1e} | {brute / best:.2g} | "
-            f"{1e6 * seconds / evaluations:.1f} | {calibration} |"
-        )
+        found, costs, calibration = cells(name, case, v_flux, roots, log_v, evaluations, case.plan.control)
+        lines.append(f"| {name} | {way} | {found} | {costs} | {1e6 * seconds / evaluations:.1f} | {calibration} |")
         print(lines[-1], flush=True)
     return lines
 
