@@ -61,6 +61,9 @@ class Settings(Section):
     core: bool = True
     """Start walks at an inner core of A where exits from A are rare (see `core`), unless a value function is given; the
     rate is that of A either way."""
+    excursion_lags: int = Field(64, ge=0, le=1_000_000)
+    """Lags for which the basin simulation follows an excursion from A (from its core); how long those last that take
+    longer is counted by the walks (see `basin`)."""
     control: bool = True
     """Take from the arrivals what the noise did to V on the way, zero on average (see `control`): less variance."""
     unbiased_share: float = Field(0.5, ge=0.0, le=1.0)

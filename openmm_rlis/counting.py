@@ -58,12 +58,18 @@ class CountTask:
 def contents(found: Sequence[FluxRun]) -> dict[str, NDArray[Any]]:
     """Return what is stored of a round: as of any other, without roots, and the replicas."""
     hits, n_exits = (np.concatenate([getattr(run, name) for run in found]) for name in ("hits", "n_exits"))
+    time, none = np.full(N_BATCHES, sum(run.time for run in found) / N_BATCHES), np.full(N_BATCHES, np.nan)
+    outside = np.concatenate([run.outside.mean(0) for run in found]).reshape(N_BATCHES, REPLICAS).mean(1)
     states = [[getattr(run.state, field.name) for run in found] for field in fields(FluxState)]
     return {
         "transitions": hits[:, TARGET].reshape(N_BATCHES, REPLICAS).sum(1).astype(float),
         "exits": n_exits.reshape(N_BATCHES, REPLICAS).sum(1).astype(float),
-        "time": np.full(N_BATCHES, sum(run.time for run in found) / N_BATCHES),
-        "ended": np.full(N_BATCHES, np.nan),
+        "time": time,
+        "inside": time * (1.0 - outside),
+        "away_basin": none,
+        "away_walks": none,
+        "late": none,
+        "ended": none,
         "root_weights": np.empty(0),
         "root_control": np.empty(0),
         "root_batches": np.empty(0, np.int64),

@@ -7,7 +7,9 @@ Every check compares things that must agree if batches are independent and no pa
     control       what arrived against what is reported, which differ by a control variate: 0 on average
     defence       roots that play no roulette against those that do, and what they bring home by where V is tiny
     halves        odd batches against even ones, early rounds against late ones: is there drift?
-    exits         the exit rates of the batches' own runs in A: is one of them stuck in a part of A?
+    exits         the exit rates of the batches' own basin simulations: is one of them stuck in a part of A?
+    excursions    the time outside the core in the first lags of an excursion, by basin simulation and by walks
+    late          the share of the time in state A that only the walks see: is there a slow place outside A?
 
 Each alarm says what it means and what to do. Tests are at a false-alarm rate of about 0.2 % each. They are alarms, not
 proofs: a channel that no walker has entered is seen by none of them. NumPy and SciPy only.
@@ -41,7 +43,8 @@ class Production:
     `totals` per batch; (n_rounds, n_batches) `transitions`, `exits` and `ended` (weight ended anywhere over exits); per
     root the weight that arrived `root_weights`, what the control variate took from it `root_control`, its batch
     `root_batches` and whether it was `root_defensive`; `hidden`, the part of what arrived of defensive roots that came
-    by where V had all but given it up; `n_thinned` roots whose walkers came to the cap.
+    by where V had all but given it up; `n_thinned` roots whose walkers came to the cap; and times in ps, (n_rounds,
+    n_batches), see `production.Record`.
     """
 
     totals: BatchTotals
@@ -54,6 +57,22 @@ class Production:
     root_defensive: NDArray[np.bool_]
     hidden: float
     n_thinned: int
+    time: Array
+    inside: Array
+    away_basin: Array
+    away_walks: Array
+    late: Array
+
+    @property
+    def rounds(self) -> tuple[Array, Array]:
+        """Transitions and time of every round and batch, both (n_rounds, n_batches)."""
+        return self.transitions, self.time
+
+    @property
+    def residuals(self) -> Array:
+        """Transitions less those that the rate of the whole run foresees for the time, (n_rounds, n_batches)."""
+        total = float(self.time.sum())
+        return self.transitions - (float(self.transitions.sum()) / total if total > 0.0 else 0.0) * self.time
 
     @property
     def n_rounds(self) -> int:
@@ -100,10 +119,12 @@ def measure(found: Production) -> dict[str, float]:
         "batch_tail_index": tail_index(np.log(k[k > 0])),
         "largest_batch_share": float(k.max() / k.sum()) if k.sum() > 0 else float("nan"),
         "defence_score": _defence(found),
-        "batch_halves_score": _halves(k[::2], k[1::2]),
+        "batch_halves_score": _halves(*(found.residuals.sum(0)[half::2] for half in (0, 1))),
         "round_halves_score": _rounds(found),
         "control_score": _control(found),
-        "exits_score": _exits(found.totals),
+        "exits_score": _exits(found),
+        "excursions_score": _score((found.away_basin - found.away_walks).sum(0)),
+        "late_share": float(found.late.sum() / total) if (total := float(found.time.sum())) > 0.0 else float("nan"),
         "hidden_share": found.hidden / defended if (defended := found.defended) > 0.0 else float("nan"),
         "thinned_share": found.n_thinned / max(len(found.root_weights), 1),
     }
@@ -252,7 +273,7 @@ def _rounds(found: Production) -> float:
     half = found.n_rounds // 2
     if half == 0 or np.count_nonzero(found.root_weights) < FEWEST_ROOTS:
         return float("nan")
-    return _score(found.transitions[:half].mean(0) - found.transitions[-half:].mean(0))
+    return _score(found.residuals[:half].mean(0) - found.residuals[-half:].mean(0))
 
 
 def _halves(a: Array, b: Array) -> float:
@@ -265,9 +286,10 @@ def _score(differences: Array) -> float:
     return float(differences.mean() / error) if error > 0.0 else float("nan")
 
 
-def _exits(totals: BatchTotals) -> float:
-    values = totals.exits / np.maximum(totals.time, 1e-300)
-    spread = float(values.std(ddof=1)) if len(values) > 2 and totals.exits.mean() >= FEWEST_EXITS else 0.0
+def _exits(found: Production) -> float:
+    late = np.nan_to_num(found.late.sum(0))
+    values = found.totals.exits / np.maximum(found.totals.time - late, 1e-300)
+    spread = float(values.std(ddof=1)) if len(values) > 2 and found.totals.exits.mean() >= FEWEST_EXITS else 0.0
     return float(np.abs(values - values.mean()).max() / spread) if spread > 0.0 else float("nan")
 
 

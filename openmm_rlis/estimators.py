@@ -8,8 +8,10 @@ batch b) in a stretch of time ``t_b``,
     k  =  sum_b n_b / sum_b t_b,        s^2  =  B/(B-1) sum_b (n_b - k t_b)^2 / (sum_b t_b)^2,
 
 which for equal ``t_b`` is the plain mean of the batch rates with its plain standard error.  (A rate takes the larger of
-this and the error of all its rounds, see `rate`.)  Batches enter by their
-time, fixed beforehand, and never by an estimated variance: a batch that missed a channel looks precise, and would win.
+this and the error of all its rounds, see `rate`.)  The time of a batch is that of its basin simulation, fixed
+beforehand, and that of long excursions, which its walks measure; ``n_b - k t_b`` holds the correlation of the latter
+with the transitions, and the bias of the ratio is of order 1/B of its relative variance.  Batches never enter by an
+estimated variance: a batch that missed a channel looks precise, and would win.
 
 Intervals are 95 % Student t with B - 1 degrees of freedom.  Those of rates are symmetric in the logarithm,
 ``k exp(+- t s/k)``, because batch rates are skewed: a low mean comes with a low s, and the plain interval then misses
@@ -219,17 +221,18 @@ def reciprocal(estimate: Estimate) -> Estimate:
     return replace(estimate, value=value, standard_error=estimate.standard_error * value**2, interval=interval)
 
 
-def rate(totals: BatchTotals, transitions: ArrayLike | None = None) -> Estimate:
+def rate(totals: BatchTotals, rounds: tuple[ArrayLike, ArrayLike] | None = None) -> Estimate:
     """Return the rate constant ``k_AB``, transitions per time in A (1/ps).
 
     Parameters
     ----------
     totals
         The batches.
-    transitions : (n_rounds, n_batches), optional
-        Their transitions round by round, of equal time. The error is then the larger of that of the batches and that
-        of all rounds of all batches: with few batches an error is low by chance now and then, above all when a run
-        stops because of it, and seldom both are. (The second alone would be too small where rounds correlate.)
+    rounds : two arrays (n_rounds, n_batches), optional
+        Their transitions and their time, ps, round by round. The error is then the larger of that of the batches and
+        that of all rounds of all batches. With few batches an estimated error is occasionally too small, in particular
+        at a stopping time; taking the larger of two estimates makes this rare. (The second alone would be too small
+        where rounds correlate.)
 
     Examples
     --------
@@ -241,9 +244,9 @@ def rate(totals: BatchTotals, transitions: ArrayLike | None = None) -> Estimate:
     (0.002, 10.0, 0.0002, 0.002)
     """
     found = ratio(totals.transitions, totals.time, log_interval=True)
-    if transitions is None:
+    if rounds is None:
         return found
-    error = found.value * mean(np.ravel(transitions)).relative_error
+    error = found.value * ratio(np.ravel(rounds[0]), np.ravel(rounds[1])).relative_error
     if not found.standard_error < error < math.inf:
         return found
     return replace(found, standard_error=error, interval=_interval(found.value, error, found.n_batches, True))

@@ -21,13 +21,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from . import counting, notebook
+from .basin import SettleTask
 from .config import Settings
 from .core import Core
 from .disk import size_text
 from .engine import Cost, DeadlineError, Engine, one_thread
 from .estimators import Estimate
 from .executor import Executor, make_executor
-from .flux import FluxRun, FluxState, SettleTask, first_exits
+from .flux import FluxRun, FluxState, first_exits
 from .frames import predicted_bytes
 from .goal import Goal
 from .importance import UNTEMPERED, Importance
@@ -138,7 +139,9 @@ class Loop:
             return None
         n, settings = self.settings.n_batches * self.settings.replicas, self.settings
         rng, deadline = stream(self.seed, FLUX), self.engine.deadline
-        return executor.later(SettleTask(self.inner, n, settings.n_slots, self.config["platform"], rng, deadline))
+        longest = None if self.config["method"] == "brute" else settings.excursion_lags
+        platform = self.config["platform"]
+        return executor.later(SettleTask(self.inner, n, settings.n_slots, longest, platform, rng, deadline))
 
     def _flux(self, settling: Settling | None) -> FluxRun:
         if settling is not None:
@@ -167,7 +170,8 @@ class Loop:
                 self._keep_lesson("learning", index, learned, engine)
             lesson = self._read_lesson("learning", index)
             history.append(lesson)
-            guess = lesson.info["success_probability"] * len(flux.exits) / flux.time
+            late = lesson.info["late_lags_per_root"] * len(flux.exits) * self.problem.lag_time
+            guess = lesson.info["success_probability"] * len(flux.exits) / (flux.time + late)
             self._tell("learning", index, message=f"k about {guess:.3g} /ps, norm {lesson.info['ended']:.2f}")
             index += 1
         return history

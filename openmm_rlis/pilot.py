@@ -67,7 +67,7 @@ def walk_roots(
     stride, most = settings.frame_stride, settings.max_walkers
     return walk(
         engine, value.log_value, roots, window, rng, importance=importance, control=settings.control,
-        frame_stride=stride, max_walkers=most,
+        longest=settings.excursion_lags, frame_stride=stride, max_walkers=most,
     )  # fmt: skip
 
 
@@ -75,12 +75,14 @@ def walk_roots(
 class Trial:
     """What the walks of some roots say.
 
-    `shares` and `martingale` (n,) are what arrived of each root and its martingale, times the root's weight; `ended` is
-    the total weight that ended. `samples` are at most `MOST_SAMPLES`, drawn evenly from `n_samples` frames.
+    `shares`, `martingale` and `late` (n,) are what arrived of each root, its martingale and the lags that a basin
+    simulation does not see (`population.Excursions`), times the root's weight; `ended` is the total weight that ended.
+    `samples` are at most `MOST_SAMPLES`, drawn evenly from `n_samples` frames.
     """
 
     shares: Array
     martingale: Array
+    late: Array
     ended: float
     tallies: Array
     samples: Samples
@@ -106,9 +108,9 @@ def try_roots(
     weights, paths = np.exp(roots.log_weights), done.paths
     success_frames = int(paths.prune(paths.labels == TARGET).n_frames)
     return Trial(
-        weights * done.success, weights * done.martingale, float((weights * done.ended).sum()), done.tallies, samples,
-        n_samples, paths.n_frames, success_frames, done.n_lags, done.peak,
-        cost.force_evaluations - before, cost.network_calls - calls,
+        weights * done.success, weights * done.martingale, weights * done.excursions.late,
+        float((weights * done.ended).sum()), done.tallies, samples, n_samples, paths.n_frames, success_frames,
+        done.n_lags, done.peak, cost.force_evaluations - before, cost.network_calls - calls,
     )  # fmt: skip
 
 
@@ -174,15 +176,20 @@ def pilot(
         trials = [try_roots(engine, value, importance, roots, settings, rng)]
     else:
         trials = _shared(engine, value, importance, roots, settings, rng, crew)
-    share, martingale = (n * np.concatenate([getattr(t, name) for t in trials]) for name in ("shares", "martingale"))
+    share, martingale, late = (
+        n * np.concatenate([getattr(t, name) for t in trials]) for name in ("shares", "martingale", "late")
+    )
     probability, measured = float(share.mean()), moments(share, martingale)
-    variance = float((share - coefficient([measured]) * martingale).var())
+    # Of the ratio of transitions to time: a root that brings both in proportion changes nothing.
+    per_lag = probability / (run.n_lags * len(run.n_exits) / max(len(run.exits), 1) + float(late.mean()))
+    variance = float((share - coefficient([measured]) * martingale - per_lag * late).var())
     info = {
         "roots": n,
         "success_probability": probability,
         "relative_variance_per_root": variance / probability**2 if probability > 0 else float("nan"),
         "control_moments": measured,
         "evaluations_per_root": sum(trial.evaluations for trial in trials) / n,
+        "late_lags_per_root": float(late.mean()),
         "ended": sum(trial.ended for trial in trials),
         "frames_per_root": sum(trial.n_frames for trial in trials) / n,
         "success_frames_per_root": sum(trial.n_success_frames for trial in trials) / n,

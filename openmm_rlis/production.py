@@ -1,13 +1,18 @@
 """Production: what one batch does in one round, with V frozen.
 
-    transitions = n * sum_roots w_root (W_B - c M),      k_batch = sum_rounds transitions / sum_rounds time
+    transitions = sum_roots w_root (W_B - c M),      time = stretch + tau sum_roots w_root L,
 
-n are the exits from A, or from its core if it has one (`core`), of a stretch of unbiased run, W_B is the weight that
-arrives in B, M the control variate (`control`), which is 0 on average, and c its coefficient.
+    k = sum_rounds transitions / sum_rounds time
 
-The first stretches may be cut from the run that brought A to equilibrium: given its exits, the transitions are right on
-average for any V, also one that was learned from these exits. The time of a stretch is fixed beforehand, so k_batch is
-unbiased, and batches share nothing: each has its own replicas in A, its own exits, its own roots and its own walkers.
+The root weights w_root sum to n on average, the exits from A, or from its core if it has one (`core`), of a stretch of
+basin simulation (`basin`). W_B is the weight that arrives in B, M the control variate (`control`), which is 0 on
+average, and c its coefficient; L are the lags of a root's walkers that the basin simulation does not see, with their
+weights (`population.Excursions.late`).
+
+The first stretches may be cut from the run that brought A to equilibrium: given its exits, transitions and time are
+right on average for any V, also one that was learned from these exits. Batches share nothing: each has its own replicas
+in A, its own exits, its own roots and its own walkers. A root that finds an intermediate adds to both sums, and the
+error of their ratio over batches (`estimators.ratio`) holds the correlation between the two.
 For speed, the batches of a group are moved in the same Contexts, and so are the walkers of several rounds in a row, a
 block, that are made before anybody looks at the error: walkers never meet, so nothing changes but the time it takes. A
 group draws from one random stream, that of (first round of the block, group). `produce` is a pure function of the
@@ -23,12 +28,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from .basin import run_basin
 from .config import Settings
 from .engine import Engine, one_thread
-from .flux import FluxState, Pool, run_flux
+from .flux import FluxState, Pool
 from .importance import Importance
 from .learning import Plan
 from .pilot import choose_roots, make_engine, walk_roots
+from .population import Excursions
 from .problem import TARGET, Problem
 from .trees import PathTree
 from .value import ValueFunction
@@ -36,6 +43,8 @@ from .walk import Roots, Walk
 
 Array = NDArray[np.float64]
 PRODUCTION = 4
+TIMES = ("time", "inside", "away_basin", "away_walks", "late")
+"""Fields of a record that are times, ps."""
 
 
 def stream(seed: int, *key: int) -> np.random.Generator:
@@ -47,16 +56,23 @@ def stream(seed: int, *key: int) -> np.random.Generator:
 class Record:
     """What one batch produced in one round.
 
-    `transitions` may be negative, by chance. `root_weights` (n_roots,) is what arrived of each root, `root_control`
-    what the control variate took from it: `transitions` is the sum of the differences. `defensive` (n_roots,) says
+    `n_exits` are the exits from A, `time` the time in state A and `inside` its part inside A, in ps; `away_basin` and
+    `away_walks` are the time outside the core in the first lags of excursions as the basin simulation and as the walks
+    have it, `late` the time that the walks add. `transitions` may be negative, by chance. `root_weights` (n_roots,) is
+    what arrived of each root, `root_control` what the control variate took from it: `transitions` is the sum of the
+    differences. `defensive` (n_roots,) says
     which roots played no roulette; `ended` is the total weight that ended anywhere over that of all starts, 1 on
     average, NaN without; `hidden` is the part of what arrived of defensive roots that V had all but given up;
     `n_thinned` counts the roots whose walkers came to the cap.
     """
 
-    n_exits: int
+    n_exits: float
     transitions: float
     time: float
+    inside: float
+    away_basin: float
+    away_walks: float
+    late: float
     ended: float
     root_weights: Array
     root_control: Array
@@ -132,7 +148,7 @@ def produce(
     pools, states, parts = list(ready), [], []
     for i in range(len(rounds)):
         if i >= len(ready):
-            run = run_flux(engine, state, plan.flux_lags)
+            run = run_basin(engine, state, plan.flux_lags, settings.excursion_lags)
             pools.append(run.pool)
             state = run.state
         states.append(state)
@@ -142,13 +158,11 @@ def produce(
     kept = kept_paths(done, settings.failure_share, rng)
     groups = []
     for i, (index, pool) in enumerate(zip(rounds, pools, strict=True)):
-        n_exits = pool.n_exits.reshape(len(batches), settings.replicas).sum(1)
-        n_starts = np.bincount(pool.replica // settings.replicas, minlength=len(batches))
+        lag_time = engine.problem.lag_time
         records = tuple(
-            _record(roots, done, kept, i * len(batches) + j, (int(n_exits[j]), int(n_starts[j])),
-                    pool.time / len(batches), batch, index, plan.control)
-            for j, batch in enumerate(batches)
-        )  # fmt: skip
+            _record(roots, done, kept, i * len(batches) + j, found, batch, index, plan.control)
+            for j, (batch, found) in enumerate(zip(batches, _stretches(pool, len(batches), lag_time), strict=True))
+        )
         mine = roots.batches // len(batches) == i
         lags, biased_lags = int(done.walker_lags[mine].sum()), int(done.walker_lags[mine & roots.biased].sum())
         flux_cost = 0 if i < len(ready) else len(state.positions) * plan.flux_lags * engine.problem.lag_steps
@@ -185,8 +199,8 @@ def contents(
     records = [record for group in groups for record in group.batches]
     arrays = {
         "transitions": np.array([r.transitions for r in records]),
-        "exits": np.array([float(r.n_exits) for r in records]),
-        "time": np.array([r.time for r in records]),
+        "exits": np.array([r.n_exits for r in records], dtype=float),
+        **{name: np.array([getattr(r, name) for r in records]) for name in TIMES},
         "ended": np.array([r.ended for r in records]),
         "root_weights": np.concatenate([r.root_weights for r in records]),
         "root_control": np.concatenate([r.root_control for r in records]),
@@ -212,26 +226,55 @@ def join_roots(parts: Sequence[Roots], n_atoms: int) -> Roots:
     return Roots(*(np.concatenate([getattr(part, field.name) for part in parts]) for field in fields(Roots)))
 
 
+@dataclass(frozen=True)
+class _Stretch:
+    """A stretch of the basin simulation of one batch: counts, and times in ps."""
+
+    n_exits: int
+    n_starts: int
+    time: float
+    away: float
+    inside: float
+    lag_time: float
+
+
+def _stretches(pool: Pool, n_batches: int, lag_time: float) -> list[_Stretch]:
+    owner = np.arange(len(pool.n_exits)) * n_batches // len(pool.n_exits)
+    n_starts = np.bincount(owner[pool.replica], minlength=n_batches)
+    n_exits, away, outside = (np.bincount(owner, n, n_batches) for n in (pool.n_exits, pool.away, pool.outside))
+    time = pool.time / n_batches
+    return [
+        _Stretch(int(exits), int(starts), time, lag_time * far, time - lag_time * out, lag_time)
+        for exits, starts, far, out in zip(n_exits, n_starts, away, outside, strict=True)
+    ]
+
+
 def _record(
-    roots: Roots, done: Walk, kept: PathTree, index: int, counts: tuple[int, int], time: float, batch: int,
-    round_index: int, control: float,
-) -> Record:  # fmt: skip
+    roots: Roots, done: Walk, kept: PathTree, index: int, found: _Stretch, batch: int, round_index: int, control: float
+) -> Record:
     mine = np.flatnonzero(roots.batches == index)
-    n_exits, n_starts = counts  # from A, and from its core, if there is one
     if len(mine) == 0:
-        return Record(n_exits, 0.0, time, np.nan, np.zeros(0), np.zeros(0), 0.0, np.zeros(0, dtype=bool), 0, None)
+        times = (found.time, found.inside, found.away, 0.0, 0.0)
+        none = np.zeros(0)
+        return Record(found.n_exits, 0.0, *times, np.nan, none, none, 0.0, np.zeros(0, dtype=bool), 0, None)
     weights = np.exp(roots.log_weights[mine])
     shares = weights * done.success[mine]
     tree = kept.prune(roots.batches[kept.roots] == index)
     tree = replace(tree, roots=(tree.roots - mine[0]).astype(np.int32), batch=batch, round=round_index)
-    ended = float((weights * done.ended[mine]).sum() / n_starts)
+    ended = float((weights * done.ended[mine]).sum() / found.n_starts)
     n_thinned = int((done.n_thinned[mine] > 0).sum())
     defensive = roots.defensive[mine]
     hidden = float((weights * done.hidden[mine])[defensive].sum())
     taken = control * weights * done.martingale[mine]
-    return Record(
-        n_exits, float(shares.sum() - taken.sum()), time, ended, shares, taken, hidden, defensive, n_thinned, tree
+    early, late, late_inside, late_exits = (
+        float((weights * getattr(done.excursions, field.name)[mine]).sum()) for field in fields(Excursions)
     )
+    tau = found.lag_time
+    times = (found.time + tau * late, found.inside + tau * late_inside, found.away, tau * early, tau * late)
+    return Record(
+        found.n_exits + late_exits, float(shares.sum() - taken.sum()), *times, ended, shares, taken, hidden, defensive,
+        n_thinned, tree,
+    )  # fmt: skip
 
 
 def kept_paths(done: Walk, failure_share: float, rng: np.random.Generator) -> PathTree:

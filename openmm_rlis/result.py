@@ -30,7 +30,6 @@ if TYPE_CHECKING:
     from .value import ValueFunction
 
 SCHEMA = 1
-OUTSIDE_A = "state/outside"
 ARRAYS = ("transitions", "exits", "time")
 PACKAGES = ("openmm-rlis", "openmm", "openmmtorch", "torch", "mdtraj", "numpy")
 Array = NDArray[np.float64]
@@ -55,19 +54,23 @@ def read_production(rounds: Sequence[Round], n_batches: int) -> Production:
         return joined(name, kind) if known else np.zeros(len(weights), kind)
 
     defensive, control = joined_or_none("root_defensive", bool), joined_or_none("root_control", float)
-    totals = BatchTotals(transitions.sum(0), exits.sum(0), table("time").sum(0))
+    time = table("time")
+    totals = BatchTotals(transitions.sum(0), exits.sum(0), time.sum(0))
+    # Runs made before the walks counted the time of long excursions stored none of these.
+    times = {name: table(name) if all(name in r.arrays for r in rounds) else np.full(time.shape, np.nan)
+             for name in ("inside", "away_basin", "away_walks", "late")}  # fmt: skip
     n_thinned = sum(int(stored.info.get("n_thinned", 0)) for stored in rounds)
     hidden = sum(float(stored.info.get("hidden", 0.0)) for stored in rounds)
     return Production(
         totals, transitions, exits, table("ended"), weights, control, joined("root_batches", np.int64), defensive,
-        hidden, n_thinned,
+        hidden, n_thinned, time, **times,
     )  # fmt: skip
 
 
 def _slim(stage: str, stored: Round) -> Round:
     """Return a round without the structures and samples that no estimate needs."""
     production = stage == "production"
-    needed = {k: v for k, v in stored.arrays.items() if production and ("/" not in k or k == OUTSIDE_A)}
+    needed = {k: v for k, v in stored.arrays.items() if production and "/" not in k}
     return replace(stored, arrays=needed, trees=())
 
 
@@ -110,7 +113,7 @@ class Result:
     @cached_property
     def rate(self) -> Estimate:
         """k_AB = J_A P_AB in 1/ps."""
-        return self._estimate(lambda totals: estimators.rate(totals, self._production.transitions))
+        return self._estimate(lambda totals: estimators.rate(totals, self._production.rounds))
 
     @property
     def rate_by_batch(self) -> Array:
@@ -126,9 +129,9 @@ class Result:
         until then. `pandas.DataFrame(result.rate_history)` makes a table of it.
         """
         seen = {name: np.cumsum([r.arrays[name] for r in self._produced], axis=0) for name in ARRAYS}
-        rounds = self._production.transitions
+        transitions, time = self._production.rounds
         rates = [
-            estimators.rate(BatchTotals(*rows), rounds[: i + 1])
+            estimators.rate(BatchTotals(*rows), (transitions[: i + 1], time[: i + 1]))
             for i, rows in enumerate(zip(*seen.values(), strict=True))
         ]
         history = {"value": np.array([r.value for r in rates]), "standard_error": [r.standard_error for r in rates],
@@ -171,14 +174,11 @@ class Result:
 
     @cached_property
     def core_share(self) -> Estimate:
-        """The share of the time since A was last visited that is spent inside A, seen at the end of each round."""
-        n = len(self.totals.time)
-        seen = [
-            stored.arrays[OUTSIDE_A].reshape(n, -1) for stored in self._rounds.values() if OUTSIDE_A in stored.arrays
-        ]
-        if not seen:
-            return Estimate(float("nan"), float("inf"), (0.0, float("inf")), n)
-        return estimators.mean(1.0 - np.concatenate(seen, axis=1).mean(1))
+        """The share of the time in state A, since A was last visited, that is spent inside A."""
+        inside = self._production.inside.sum(0)
+        if self.n_rounds == 0 or np.isnan(inside).any():
+            return Estimate(float("nan"), float("inf"), (0.0, float("inf")), len(self.totals.time))
+        return estimators.ratio(inside, self.totals.time)
 
     @cached_property
     def paths(self) -> PathEnsemble:

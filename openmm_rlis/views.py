@@ -72,7 +72,7 @@ class RunData:
         if len(self.time) == 0:
             return estimators.Estimate(float("nan"), float("inf"), (0.0, float("inf")), self.time.shape[1])
         parts = (x[:n_rounds].sum(0) for x in (self.transitions, self.exits, self.time))
-        return estimators.rate(estimators.BatchTotals(*parts), self.transitions[:n_rounds])
+        return estimators.rate(estimators.BatchTotals(*parts), (self.transitions[:n_rounds], self.time[:n_rounds]))
 
 
 def load(directory: Path, problem: Problem | None = None) -> RunData:

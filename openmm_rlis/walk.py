@@ -7,8 +7,11 @@ u is the importance, V itself or a function of it. W is the exact path weight of
 of the weights that arrive in B is an unbiased estimate of the expected number of A -> B transitions among the exits.
 Every frame is stored once; branches share their prefix.
 
-Where A has a core (see `core`), walkers that come back to A walk on until they are in the core, and the paths from
-each exit from A to the next return are cut out of the tree afterwards.
+A walk is an excursion as `basin` has it: it ends in the core of A (A itself where there is none, see `core`). Where
+there is a core, walkers that come back to A walk on until they are in the core, and a walker that has come to B or D,
+which counts, goes on from its last structure in A, whose law is that of the first one after B or D by time reversal;
+the paths from each exit from A to the next return are cut out of the tree afterwards. `Excursions` are the times that
+walkers spend on the way, of which the time in state A is made.
 
 With `control` the walk also sums up the martingale M of `control` for each root. grad V . (s xi) is taken as
 
@@ -30,8 +33,9 @@ from .branching import Offspring, Window, branch, comb
 from .engine import Engine
 from .errors import RlisError
 from .importance import N_BINS, UNTEMPERED, tally
+from .population import Excursions, Frames, Population, Recorder
 from .problem import OUTSIDE, TARGET
-from .trees import PathTree, TreeBuilder, excursions
+from .trees import PathTree
 from .weights import log_sum
 
 Array = NDArray[np.float64]
@@ -61,30 +65,16 @@ class Roots:
 
 
 @dataclass(frozen=True)
-class Frames:
-    """What the tree does not hold of its frames, in the same order, for learning.
-
-    log_weights (n_frames,) on arrival, before branching; codes (n_frames,) region codes; blocks: offsets of the
-    frames that were recorded at the same time.
-    """
-
-    log_weights: Array
-    codes: NDArray[np.int8]
-    blocks: NDArray[np.int64]
-
-
-@dataclass(frozen=True)
 class Walk:
     """The outcome: paths as a tree, per-root sums, and what a person wants to know.
 
     `tree` are the walks, `paths` those from A to A, B or D: the same without a core. `success` and `ended` (n_roots,)
-    are the sums over a root's walks of the weight relative to the root's own weight that ended in B, and anywhere:
-    E[success] is the committor of the root, E[ended] = 1. `hidden` (n_roots,) is the part of `success` that came by
-    where G was below a third of the window: u had all but given it up. `martingale` (n_roots,) is M of `control`
-    relative to the root's own weight, E[martingale] = 0; all zero if it was not asked for, and biased walkers add
-    nothing. `n_thinned` (n_roots,) says how often a root's walkers had to be thinned to the cap, `walker_lags`
-    (n_roots,) how many lags they took together.
-    `tallies` is the sum of `importance.tally` over all lags.
+    are the sums over a root's walks of the weight relative to the root's own weight that came to B, and that ended:
+    E[success] is the number of times that an excursion comes to B, E[ended] = 1. `hidden` (n_roots,) is the part of
+    `success` that came by where G was below a third of the window: u had all but given it up. `martingale` (n_roots,)
+    is M of `control` relative to the root's own weight, E[martingale] = 0; all zero if it was not asked for, and biased
+    walkers add nothing. `n_thinned` (n_roots,) says how often a root's walkers had to be thinned to the cap,
+    `walker_lags` (n_roots,) how many lags they took together. `tallies` is the sum of `importance.tally` over all lags.
     """
 
     tree: PathTree
@@ -94,89 +84,12 @@ class Walk:
     ended: Array
     hidden: Array
     martingale: Array
+    excursions: Excursions
     n_thinned: NDArray[np.int64]
     walker_lags: NDArray[np.int64]
     tallies: Array
     n_lags: int
     peak: int
-
-
-@dataclass
-class _Population:
-    positions: Array
-    log_weights: Array
-    log_values: Array
-    log_reference: Array
-    log_lowest: Array
-    root: NDArray[np.int32]
-    biased: NDArray[np.bool_]
-    inside: NDArray[np.bool_]
-    frame: NDArray[np.int32]
-
-    def take(self, rows: NDArray[np.intp] | NDArray[np.bool_]) -> _Population:
-        return _Population(
-            self.positions[rows],
-            self.log_weights[rows],
-            self.log_values[rows],
-            self.log_reference[rows],
-            self.log_lowest[rows],
-            self.root[rows],
-            self.biased[rows],
-            self.inside[rows],
-            self.frame[rows],
-        )
-
-    def offspring(self, children: Offspring) -> _Population:
-        born = self.take(children.parents)
-        born.log_weights = born.log_weights + children.log_factors
-        return born
-
-
-class _Recorder:
-    """Collects frames, leaves, and returns to A."""
-
-    def __init__(self) -> None:
-        self.builder = TreeBuilder()
-        self.log_weights: list[Array] = []
-        self.codes: list[NDArray[np.int8]] = []
-        self.inside: list[NDArray[np.bool_]] = []
-        self.leaves: list[tuple[NDArray[np.int32], NDArray[np.int8], Array, NDArray[np.int32], Array]] = []
-        self.returns: list[tuple[NDArray[np.int32], Array, NDArray[np.int32]]] = []
-
-    def add(
-        self,
-        x: Array,
-        parents: NDArray[np.int32],
-        log_weights: Array,
-        codes: NDArray[np.int8],
-        inside: NDArray[np.bool_],
-        lag: int,
-    ) -> NDArray[np.int32]:
-        ids = self.builder.add(x, parents, lag)
-        self.log_weights.append(log_weights)
-        self.codes.append(codes)
-        self.inside.append(inside)
-        return ids
-
-    def end(self, gone: _Population, codes: NDArray[np.int8]) -> None:
-        self.leaves.append((gone.frame, codes, gone.log_weights, gone.root, gone.log_lowest))
-
-    def back(self, who: _Population) -> None:
-        self.returns.append((who.frame, who.log_weights, who.root))
-
-    def frames(self) -> Frames:
-        blocks = np.cumsum([0] + [len(c) for c in self.codes])
-        return Frames(np.concatenate(self.log_weights), np.concatenate(self.codes), blocks)
-
-    def trees(self, whole: bool) -> tuple[PathTree, PathTree]:
-        """Return the walks and, unless they are the `whole` paths, those which they contain."""
-        ids, codes, log_weights, root, _ = (np.concatenate(column) for column in zip(*self.leaves, strict=True))
-        tree = self.builder.finish(ids, codes, log_weights, root, 0, 0)
-        if whole:
-            return tree, tree
-        none = np.zeros(0, np.int32)
-        columns = zip((none, np.zeros(0), none), *self.returns, strict=True)
-        return tree, excursions(tree, np.concatenate(self.inside), *(np.concatenate(column) for column in columns))
 
 
 def walk(
@@ -188,6 +101,7 @@ def walk(
     *,
     importance: LogImportance = UNTEMPERED,
     control: bool = False,
+    longest: int = 0,
     frame_stride: int = 5,
     max_walkers: int = 200,
     max_lags: int = 5_000_000,
@@ -204,6 +118,8 @@ def walk(
         ln V (n,) -> ln u (n,), what G is made of.
     control
         Sum up `Walk.martingale`.
+    longest
+        Lags for which a basin simulation follows an excursion: what is `early` in `Excursions`.
     window
         Thresholds on G.
     frame_stride
@@ -221,14 +137,15 @@ def walk(
     DivergedError
         A walker's coordinates are not finite.
     """
-    record, n = _Recorder(), len(roots.positions)
+    record, n = Recorder(), len(roots.positions)
     codes, inside = engine.problem.places(roots.positions)
     nowhere, everywhere = np.full(n, -1, np.int32), np.ones(n, dtype=bool)
     first = record.add(roots.priors, nowhere, roots.log_weights, np.ones(n, np.int8), everywhere, 0)
     frame = record.add(roots.positions, first, roots.log_weights, codes, inside, 1)
     log_v = log_value(roots.positions) if n else np.zeros(0)
-    everyone = _Population(
+    everyone = Population(
         roots.positions,
+        np.where(inside[:, None, None], roots.positions, roots.priors),
         roots.log_weights.copy(),
         log_v,
         roots.log_weights + importance(log_v),
@@ -236,9 +153,12 @@ def walk(
         np.arange(n, dtype=np.int32),
         roots.biased.copy(),
         inside,
+        inside.copy(),
+        np.zeros(n, dtype=bool),
         frame,
     )
-    alive = _retire(record, everyone, codes)
+    alive = _retire(record, everyone, codes, log_value, 1)
+    excursions = Excursions.none(n)
     n_thinned, walker_lags, martingale = np.zeros(n, dtype=np.int64), np.zeros(n, dtype=np.int64), np.zeros(n)
     tallies, n_lags, peak = np.zeros((3, N_BINS)), 0, 0
     while len(alive.root):
@@ -261,7 +181,9 @@ def walk(
         tallies += visits
         martingale += np.bincount(alive.root, pushes, minlength=n)
         _record_frames(record, before, alive, codes, n_lags, frame_stride)
-        alive = _retire(record, alive, codes)
+        weights = np.exp(alive.log_weights - roots.log_weights[alive.root])
+        excursions.add(alive.anew | (n_lags > longest), before, alive, weights)
+        alive = _retire(record, alive, codes, log_value, n_lags + 1)
         if len(alive.root):
             log_g = alive.log_weights + importance(alive.log_values) - alive.log_reference
             alive.log_lowest = np.minimum(alive.log_lowest, log_g)
@@ -271,7 +193,7 @@ def walk(
     with np.errstate(over="ignore", invalid="ignore"):  # a wild V, of which no coefficient will be made
         martingale = martingale * np.exp(-roots.log_weights)
     trees = record.trees(whole=not engine.problem.has_core)
-    return Walk(*trees, record.frames(), *sums, martingale, n_thinned, walker_lags, tallies, n_lags, peak)
+    return Walk(*trees, record.frames(), *sums, martingale, excursions, n_thinned, walker_lags, tallies, n_lags, peak)
 
 
 def walk_unbranched(
@@ -284,7 +206,7 @@ def walk_unbranched(
 
 
 def _lag(
-    engine: Engine, log_value: LogValue, before: _Population, alive: _Population, control: bool
+    engine: Engine, log_value: LogValue, before: Population, alive: Population, control: bool
 ) -> tuple[NDArray[np.int8], Array, Array]:
     """Move everyone, who was as `before`, by a lag.
 
@@ -293,6 +215,10 @@ def _lag(
     log_weights, start = before.log_weights, before.positions
     noise = _move(engine, alive, control)
     codes, alive.inside = engine.problem.places(alive.positions)
+    if engine.problem.has_core:
+        rows = alive.inside & (codes == OUTSIDE)
+        alive.last = np.where(rows[:, None, None], alive.positions, alive.last)
+        alive.returned = alive.returned | rows
     outside, pushed = codes == OUTSIDE, ~alive.biased if control else np.zeros(len(codes), dtype=bool)
     # One call of the network: for few walkers it takes as long as for many.
     kicks = STEP * noise[pushed]
@@ -306,7 +232,7 @@ def _lag(
     return codes, tally(log_weights, before.log_values, change), pushes
 
 
-def _move(engine: Engine, alive: _Population, control: bool) -> Array:
+def _move(engine: Engine, alive: Population, control: bool) -> Array:
     """Move everyone and return the sum of the noise, (n, n_atoms, 3), where `control` asks for it, and 0 elsewhere."""
     x, moved, noise = alive.positions, np.empty_like(alive.positions), np.zeros_like(alive.positions)
     for biased in (False, True):
@@ -331,7 +257,7 @@ def _push(there: Array, log_weights: Array) -> Array:
 
 
 def _record_frames(
-    record: _Recorder, before: _Population, alive: _Population, codes: NDArray[np.int8], n_lags: int, stride: int
+    record: Recorder, before: Population, alive: Population, codes: NDArray[np.int8], n_lags: int, stride: int
 ) -> None:
     """Record everyone now and then, and who ended, left A or came back to it; of who left, also the last place in A."""
     left, returned = before.inside & ~alive.inside, ~before.inside & alive.inside
@@ -349,11 +275,25 @@ def _record_frames(
         record.back(alive.take(returned))
 
 
-def _retire(record: _Recorder, alive: _Population, codes: NDArray[np.int8]) -> _Population:
+def _retire(
+    record: Recorder, alive: Population, codes: NDArray[np.int8], log_value: LogValue, lag: int
+) -> Population:
+    """Return who goes on: those in no region, and those in B or D that have been in A outside its core, from there."""
     over = codes != OUTSIDE
-    if over.any() or len(over) == 0:  # a walk without roots has an empty tree
-        record.end(alive.take(over), codes[over])
-    return alive.take(~over)
+    if not over.any() and len(over):
+        return alive
+    gone, rest = alive.take(over), alive.take(~over)
+    again = gone.returned & (codes[over] >= TARGET)
+    record.end(gone, codes[over], ~again)  # a walk without roots has an empty tree
+    if not again.any():
+        return rest
+    anew = gone.take(again)
+    everywhere, n = np.ones(len(anew.root), dtype=bool), len(anew.root)
+    anew.positions, anew.log_values = anew.last.copy(), log_value(anew.last)
+    anew.inside, anew.anew = everywhere, everywhere.copy()
+    outside, nowhere = np.full(n, OUTSIDE, np.int8), np.full(n, -1, np.int32)
+    anew.frame = record.add(anew.positions, nowhere, anew.log_weights, outside, anew.inside, lag)
+    return rest.and_also(anew)
 
 
 def _without_roulette(log_g: Array, defensive: NDArray[np.bool_], window: Window) -> Array:
@@ -362,12 +302,12 @@ def _without_roulette(log_g: Array, defensive: NDArray[np.bool_], window: Window
 
 
 def _thin(
-    alive: _Population,
+    alive: Population,
     importance: LogImportance,
     max_walkers: int,
     n_thinned: NDArray[np.int64],
     rng: np.random.Generator,
-) -> _Population:
+) -> Population:
     counts = np.bincount(alive.root, minlength=len(n_thinned))
     crowded = np.flatnonzero(counts > max_walkers)
     if len(crowded) == 0:
@@ -386,15 +326,15 @@ def _thin(
     return alive.offspring(Offspring(np.concatenate(rows), np.concatenate(factors)))
 
 
-def _sums(record: _Recorder, roots: Roots, window: Window) -> tuple[Array, Array, Array]:
+def _sums(record: Recorder, roots: Roots, window: Window) -> tuple[Array, Array, Array]:
     """Return `success`, `ended` and `hidden` of `Walk`."""
     n = len(roots.positions)
     success, ended, hidden = np.zeros(n), np.zeros(n), np.zeros(n)
     given_up = np.log(window.low / 3.0) if window.low > 0.0 else -np.inf
-    for _, codes, log_weights, root, log_lowest in record.leaves:
+    for _, codes, log_weights, root, log_lowest, last in record.leaves:
         weight = np.exp(log_weights - roots.log_weights[root])
         arrived = codes == TARGET
-        np.add.at(ended, root, weight)
+        np.add.at(ended, root, np.where(last, weight, 0.0))
         np.add.at(success, root, np.where(arrived, weight, 0.0))
         np.add.at(hidden, root, np.where(arrived & (log_lowest < given_up), weight, 0.0))
     return success, ended, hidden
