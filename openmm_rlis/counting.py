@@ -1,9 +1,10 @@
-"""Counting: brute force. The unbiased run in A goes on, and transitions are counted.
+"""Counting: brute force. Unbiased replicas in state A go on, and transitions are counted.
 
     k = transitions / T_A
 
-with the same regions and the same tests as the sampling, and nothing learned, biased or branched. Copies that run side
-by side are grouped into batches, whose spread is the error, and batches into groups, one for each worker.
+after a `transient`, with the same regions and the same tests as the sampling, and nothing learned, biased or branched.
+Copies that run side by side are grouped into batches, whose spread is the error, and batches into groups, one for each
+worker.
 """
 
 from __future__ import annotations
@@ -20,8 +21,9 @@ from .flux import FluxRun, FluxState, run_flux
 from .names import prefixed
 from .problem import TARGET, Problem
 from .production import PRODUCTION, stream
+from .transient import LAGS_OF_BRUTE_FORCE
 
-N_BATCHES, REPLICAS, N_LAGS = 64, 8, 1000
+N_BATCHES, REPLICAS, N_LAGS = 64, 8, LAGS_OF_BRUTE_FORCE
 """Batches, replicas of each, and lags of a round."""
 
 
@@ -61,7 +63,9 @@ def contents(found: Sequence[FluxRun]) -> dict[str, NDArray[Any]]:
     time, none = np.full(N_BATCHES, sum(run.time for run in found) / N_BATCHES), np.full(N_BATCHES, np.nan)
     outside = np.concatenate([run.outside.mean(0) for run in found]).reshape(N_BATCHES, REPLICAS).mean(1)
     states = [[getattr(run.state, field.name) for run in found] for field in fields(FluxState)]
+    away = np.concatenate([run.state.away for run in found])
     return {
+        "spells": np.array([sum(run.spells for run in found), (away.sum(), np.square(away).sum())]),
         "transitions": hits[:, TARGET].reshape(N_BATCHES, REPLICAS).sum(1).astype(float),
         "exits": n_exits.reshape(N_BATCHES, REPLICAS).sum(1).astype(float),
         "time": time,

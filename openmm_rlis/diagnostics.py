@@ -7,9 +7,10 @@ Every check compares things that must agree if batches are independent and no pa
     control       what arrived against what is reported, which differ by a control variate: 0 on average
     defence       roots that play no roulette against those that do, and what they bring home by where V is tiny
     halves        odd batches against even ones, early rounds against late ones: is there drift?
+    inside        the share of the time in state A that is spent inside A, early against late: the same, seen sooner
     exits         the exit rates of the batches' own basin simulations: is one of them stuck in a part of A?
     excursions    the time outside the core in the first lags of an excursion, by basin simulation and by walks
-    late          the share of the time in state A that only the walks see: is there a slow place outside A?
+    late          the share of the time in state A that only the walks see: is there a slow place that is no region?
 
 Each alarm says what it means and what to do. Tests are at a false-alarm rate of about 0.2 % each. They are alarms, not
 proofs: a channel that no walker has entered is seen by none of them. NumPy and SciPy only.
@@ -28,8 +29,10 @@ from .weights import effective_sample_size, tail_index
 
 Array = NDArray[np.float64]
 FALSE_ALARM = 0.002
-NOT_OF_THE_ERROR = ("settled", "ended", "thinned_share")
+NOT_OF_THE_ERROR = ("settled", "ended", "thinned_share", "late_share")
 """Checks whose alarm more paths do not help."""
+MOST_LATE = 0.1
+"""Share of the time in state A in excursions beyond `settings.excursion_lags`, above which a person is told."""
 FEWEST_EXITS = 20
 """Exits of a batch, on average, below which their numbers are too uneven for a test that takes them as normal."""
 FEWEST_ROOTS = 20
@@ -121,6 +124,7 @@ def measure(found: Production) -> dict[str, float]:
         "defence_score": _defence(found),
         "batch_halves_score": _halves(*(found.residuals.sum(0)[half::2] for half in (0, 1))),
         "round_halves_score": _rounds(found),
+        "inside_halves_score": _inside(found),
         "control_score": _control(found),
         "exits_score": _exits(found),
         "excursions_score": _score((found.away_basin - found.away_walks).sum(0)),
@@ -219,6 +223,10 @@ def _disagreements(numbers: dict[str, float], n_batches: int) -> list[Diagnostic
         "longer",
         "control_score": "what arrived and what is reported differ by {:.1f} standard errors of the control variate: "
         "the value function is very uneven and the error bar may be too small; learn longer, or settings.control=false",
+        "inside_halves_score": "early and late rounds disagree by {:.1f} standard errors about the share of the time "
+        "that is spent inside A: A was not in equilibrium with the places outside it; run longer",
+        "excursions_score": "walks and basin simulation disagree by {:.1f} standard errors about the time outside the "
+        "core: A was not in equilibrium, or weights are wrong; run longer, and report it as a bug if it stays",
         "exits_score": "one batch has an exit rate {:.1f} standard deviations from the others: A holds parts that do "
         "not mix; make A smaller, or give the parts as separate regions",
     }
@@ -231,6 +239,12 @@ def _disagreements(numbers: dict[str, float], n_batches: int) -> list[Diagnostic
 
 def _value_function(numbers: dict[str, float], walked: bool) -> list[Diagnostic]:
     hidden, thinned = numbers["hidden_share"], numbers["thinned_share"] if walked else float("nan")
+    late = numbers["late_share"]
+    slow = (
+        f"{late:.0%} of the time in state A is spent in long excursions that the basin simulation does not follow: "
+        "there is a slow place that is no region. The rate counts the time there; if it should not, give the place as "
+        "a region in `others`; the longest failure paths show where it is"
+    )
     small = (
         f"{hidden:.0%} of the transitions came by where the value function had all but given them up: it is far too "
         "small in a live channel and the error bar may be too small; learn longer"
@@ -242,6 +256,7 @@ def _value_function(numbers: dict[str, float], walked: bool) -> list[Diagnostic]
     return [
         Diagnostic("hidden_share", hidden, "at most 0.25", small if hidden > 0.25 else ""),
         Diagnostic("thinned_share", thinned, "at most 0.1", large if thinned > 0.1 else ""),
+        Diagnostic("late_share", late, f"at most {MOST_LATE}", slow if late > MOST_LATE else ""),
     ]
 
 
@@ -274,6 +289,14 @@ def _rounds(found: Production) -> float:
     if half == 0 or np.count_nonzero(found.root_weights) < FEWEST_ROOTS:
         return float("nan")
     return _score(found.residuals[:half].mean(0) - found.residuals[-half:].mean(0))
+
+
+def _inside(found: Production) -> float:
+    half, total = found.n_rounds // 2, float(found.time.sum())
+    if half == 0 or not np.isfinite(found.inside).all() or total <= 0.0:
+        return float("nan")
+    residuals = found.inside - found.inside.sum() / total * found.time
+    return _score(residuals[:half].mean(0) - residuals[-half:].mean(0))
 
 
 def _halves(a: Array, b: Array) -> float:

@@ -16,7 +16,7 @@ is in no region: this is how brute force counts, and how a run finds its first e
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 import numpy as np
@@ -88,7 +88,8 @@ class FluxRun:
     counted from 0, an exit was seen; `left` (n, 2) are the replica and the lag of every exit from A; `hits`
     (n_replicas, n_codes) counts the ends in every region; `away` and `outside` (n_lags, n_replicas) say who was outside
     the core and outside A when a lag began; `n_lags` is the length of the run. The exits of a run that follows every
-    excursion include, with a core, places in A outside it where a replica started anew: they are their own priors.
+    excursion include, with a core, places in A outside it where a replica started anew: they are their own priors;
+    `spells` (2,) are the sum of the durations d of its excursions from A that ended, in lags, and that of d^2.
     """
 
     state: FluxState
@@ -103,6 +104,7 @@ class FluxRun:
     outside: NDArray[np.bool_]
     n_lags: int
     time: float
+    spells: Array = field(default_factory=lambda: np.zeros(2))
 
     @property
     def pool(self) -> Pool:
@@ -163,7 +165,7 @@ def run_flux(
     tables = np.zeros((2, n_lags, n), dtype=bool)
     in_core = problem.label(x) == SOURCE if problem.has_core else ~outside
     hits = np.zeros((n, len(problem.regions) + 1), dtype=np.int64)
-    n_exits = np.zeros(n, dtype=np.int64)
+    n_exits, spells = np.zeros(n, dtype=np.int64), np.zeros(2)
     seen: list[Exits] = []
     left: list[NDArray[np.int64]] = []
     for lag in range(n_lags):
@@ -183,6 +185,8 @@ def run_flux(
         hits[ended, codes[ended]] += 1
         y[ended] = last[ended]
         outside, in_core = ~inside & ~ended, codes == SOURCE
+        over = away[(away > 0) & ~outside]
+        spells += over.sum(), np.square(over).sum()
         away = np.where(outside, away + 1, 0)
         if ended.any():
             in_core[ended] = problem.label(y[ended]) == SOURCE if problem.has_core else True
@@ -205,6 +209,7 @@ def run_flux(
         tables[1],
         n_lags,
         n * n_lags * problem.lag_time,
+        spells,
     )
 
 
@@ -228,7 +233,7 @@ class Exits:
         """Return all parts one after the other; there may be none."""
         none, nobody = np.zeros((0, n_atoms, 3)), np.zeros(0, dtype=bool)
         parts = [cls.of(nobody, none, none, 0), *parts]
-        return cls(*(np.concatenate([getattr(part, field.name) for part in parts]) for field in fields(cls)))
+        return cls(*(np.concatenate([getattr(part, f.name) for part in parts]) for f in fields(cls)))
 
 
 def numbered(who: NDArray[np.bool_], lag: int) -> NDArray[np.int64]:

@@ -18,60 +18,22 @@ from numpy.typing import NDArray
 
 from . import channels, diagnostics, estimators, notebook
 from .console import rate_text
-from .diagnostics import Diagnostic, Production
+from .diagnostics import Diagnostic
 from .errors import bad_input
 from .estimators import BatchTotals, Estimate
 from .own import PREFIX
 from .paths import PathEnsemble
+from .round_record import ARRAYS, read_production, slim
 from .storage import Round, RunDirectory
+from .transient import LAGS_OF_BRUTE_FORCE, rounds_left_out
 
 if TYPE_CHECKING:
     from .problem import Problem
     from .value import ValueFunction
 
 SCHEMA = 1
-ARRAYS = ("transitions", "exits", "time")
 PACKAGES = ("openmm-rlis", "openmm", "openmmtorch", "torch", "mdtraj", "numpy")
 Array = NDArray[np.float64]
-
-
-def read_production(rounds: Sequence[Round], n_batches: int) -> Production:
-    """Return the production of a run from its rounds."""
-
-    def table(name: str) -> Array:
-        rows = [stored.arrays[name] for stored in rounds]
-        return np.stack(rows) if rows else np.empty((0, n_batches))
-
-    def joined(name: str, kind: Any) -> NDArray[Any]:
-        return np.concatenate([np.empty(0, kind), *(stored.arrays[name] for stored in rounds)])
-
-    transitions, exits = table("transitions"), table("exits")
-    weights = joined("root_weights", float)
-
-    def joined_or_none(name: str, kind: Any) -> NDArray[Any]:
-        """Early runs had no defensive roots, and no control variate."""
-        known = all(name in stored.arrays for stored in rounds)
-        return joined(name, kind) if known else np.zeros(len(weights), kind)
-
-    defensive, control = joined_or_none("root_defensive", bool), joined_or_none("root_control", float)
-    time = table("time")
-    totals = BatchTotals(transitions.sum(0), exits.sum(0), time.sum(0))
-    # Runs made before the walks counted the time of long excursions stored none of these.
-    times = {name: table(name) if all(name in r.arrays for r in rounds) else np.full(time.shape, np.nan)
-             for name in ("inside", "away_basin", "away_walks", "late")}  # fmt: skip
-    n_thinned = sum(int(stored.info.get("n_thinned", 0)) for stored in rounds)
-    hidden = sum(float(stored.info.get("hidden", 0.0)) for stored in rounds)
-    return Production(
-        totals, transitions, exits, table("ended"), weights, control, joined("root_batches", np.int64), defensive,
-        hidden, n_thinned, time, **times,
-    )  # fmt: skip
-
-
-def _slim(stage: str, stored: Round) -> Round:
-    """Return a round without the structures and samples that no estimate needs."""
-    production = stage == "production"
-    needed = {k: v for k, v in stored.arrays.items() if production and "/" not in k}
-    return replace(stored, arrays=needed, trees=())
 
 
 class Result:
@@ -95,10 +57,18 @@ class Result:
         self._rounds: dict[tuple[str, int], Round] = dict(before._rounds) if before else {}
         for key in ((stage, i) for stage in run.stages() for i in run.rounds(stage)):
             if key not in self._rounds:
-                self._rounds[key] = _slim(key[0], run.read_round(*key))
+                self._rounds[key] = slim(key[0], run.read_round(*key))
         self._produced = [stored for (stage, _), stored in sorted(self._rounds.items()) if stage == "production"]
+        self._n_left_out = self._transient()
+        self._produced = self._produced[self._n_left_out :]
         self._production = read_production(self._produced, int(self.config["settings"]["n_batches"]))
         self._infos = [stored.info for stored in self._rounds.values()]
+
+    def _transient(self) -> int:
+        """Return how many rounds of brute force are not counted; early ones stored nothing to tell it from."""
+        spells = [stored.arrays["spells"] for stored in self._produced if "spells" in stored.arrays]
+        before = [int(info["lags"]) for (stage, _), r in self._rounds.items() if stage == "flux" for info in [r.info]]
+        return rounds_left_out(spells, LAGS_OF_BRUTE_FORCE, sum(before)) if spells else 0
 
     @property
     def totals(self) -> BatchTotals:
@@ -107,7 +77,7 @@ class Result:
 
     @property
     def n_rounds(self) -> int:
-        """Production rounds so far."""
+        """Production rounds that count so far; of brute force those after the transient."""
         return self._production.n_rounds
 
     @cached_property
@@ -243,7 +213,8 @@ class Result:
     def diagnostics(self) -> dict[str, Any]:
         """Numbers that say how far the error bar can be trusted, see `openmm_rlis.diagnostics`, and alarms in words."""
         lines = [check.alarm for check in self.checks if check.alarm]
-        return {**diagnostics.measure(self._production), "ended": self.ended.to_dict(), "alarms": lines}
+        left_out = {"transient_rounds": self._n_left_out} if self.config.get("method") == "brute" else {}
+        return {**diagnostics.measure(self._production), **left_out, "ended": self.ended.to_dict(), "alarms": lines}
 
     @property
     def cost(self) -> dict[str, Any]:

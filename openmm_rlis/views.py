@@ -23,8 +23,9 @@ from numpy.typing import NDArray
 from . import estimators
 from .errors import RlisError
 from .paths import SUCCESS, PathEnsemble, PathTree
-from .result import ARRAYS, Result
+from .result import Result
 from .result import load as load_result
+from .round_record import ARRAYS
 from .storage import RunDirectory
 
 if TYPE_CHECKING:

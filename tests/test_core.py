@@ -165,17 +165,6 @@ def test_a_run_with_a_core_can_be_cut_into_stretches() -> None:
     assert np.array_equal(part.n_exits, whole.n_exits[4:12])
 
 
-def test_runs_stored_before_there_were_cores_are_read() -> None:
-    engine = Engine(LIVELY.problem(), 64)
-    engine.reseed(np.random.default_rng(1))
-    run = run_flux(engine, initial_state(engine.problem, 16), 60)
-    old = run.arrays()
-    del old["left"]
-    again = FluxRun.from_arrays(old, 60, run.time)
-    for mine, theirs in zip(again.stretches(20), run.stretches(20), strict=True):
-        assert np.array_equal(mine.n_exits, theirs.n_exits)
-
-
 def test_a_target_that_overlaps_with_a_outside_the_core_is_named() -> None:
     problem = LIVELY.problem()
     problem.target = LIVELY.region((0.4, 9.0), "B")  # A reaches to 0.5

@@ -12,9 +12,10 @@ from numpy.typing import NDArray
 from oracles import Rates
 from systems_1d import Line, double_well, triple_well
 
+from openmm_rlis.basin import equilibrate
 from openmm_rlis.engine import Engine
 from openmm_rlis.errors import InputError
-from openmm_rlis.flux import FluxRun, FluxState, equilibrate, initial_state, run_flux
+from openmm_rlis.flux import FluxRun, FluxState, initial_state, run_flux
 from openmm_rlis.problem import OUTSIDE, SOURCE
 
 SIGMAS = 4.5
@@ -92,7 +93,7 @@ def test_exits_leave_the_source_and_belong_to_their_replicas(sampled: tuple[Line
     assert run.time == pytest.approx(512 * 3000 * line.timestep * line.lag_steps)
     assert (problem.label(run.state.last_in_source) == SOURCE).all()
     codes = problem.label(run.state.positions)
-    assert np.array_equal(codes == OUTSIDE, run.state.outside)
+    assert np.array_equal(codes == OUTSIDE, run.state.away > 0)
     assert set(np.unique(codes)) <= {OUTSIDE, SOURCE}
 
 
@@ -170,9 +171,10 @@ def made_up_run(
         who = np.repeat(np.arange(n_replicas), n_exits)
         x = np.zeros((len(who), 1, 3))
         left, hits = np.stack([who, 0 * who], axis=1), np.zeros((n_replicas, 3), int)
-        return FluxRun(state, x, x, who, 0 * who, left, hits, n_exits, n_lags, float(n_lags))
+        nowhere = np.zeros((n_lags, n_replicas), bool)
+        return FluxRun(state, x, x, who, 0 * who, left, hits, n_exits, nowhere, nowhere, n_lags, float(n_lags))
 
-    monkeypatch.setattr("openmm_rlis.flux.run_flux", run)
+    monkeypatch.setattr("openmm_rlis.basin.run_flux", run)
     found, n_lags, settled = equilibrate(engine_of(LIVELY), n_replicas)
     assert lengths[-1] == n_lags
     return lengths, found.n_exits.mean() / n_lags / 0.02, settled

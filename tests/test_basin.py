@@ -1,0 +1,210 @@
+"""Basin simulation and walks together: rate, flux and time of the endless chain, however far excursions are followed.
+
+Exact numbers come from the discretised chain of one lag (`oracles`). Stochastic asserts: replicas are independent,
+errors come from their spread, |z| < 4.5 each (false alarm 7e-6).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from systems_1d import Line
+from test_core import CORE
+from test_flux import LIVELY, z_score
+
+from openmm_rlis.basin import NOT_YET, correlation, equilibrate, run_basin, start_state
+from openmm_rlis.branching import Window
+from openmm_rlis.engine import Engine
+from openmm_rlis.flux import FluxRun, initial_state
+from openmm_rlis.problem import SOURCE, Problem
+from openmm_rlis.walk import Roots, Walk, walk
+
+Array = NDArray[np.float64]
+SIGMAS, N_REPLICAS, N_LAGS = 4.5, 512, 500
+# U = x^2 (x^2 - 1.2^2)^2 scaled: wells at -1.2, 0 and 1.2, barriers of 2.2 kT, M in the middle is no region.
+C, H = 1.44, 5.0
+HIDDEN = Line(
+    (0.0, 0.1, H * C * C, 0.0, -2.0 * H * C, 0.0, H), start=-1.2, source=(-9.0, -0.95), target=(1.0, 9.0),
+    timestep=0.002, lag_steps=5, reach=1.9,
+)  # fmt: skip
+HIDDEN_CORE = replace(HIDDEN, source=(-1.35, -1.1))
+
+
+@dataclass(frozen=True)
+class Case:
+    line: Line
+    core: Line | None
+    longest: int
+
+    @property
+    def problem(self) -> Problem:
+        problem = self.line.problem()
+        return problem if self.core is None else problem.with_core(self.core.problem().source)
+
+
+CASES = {
+    f"{name}-{longest}": Case(line, core, longest)
+    for name, line, core in (
+        ("lively", LIVELY, None),
+        ("lively-core", LIVELY, CORE),
+        ("hidden", HIDDEN, None),
+        ("hidden-core", HIDDEN, HIDDEN_CORE),
+    )  # fmt: skip
+    for longest in (0, 12)
+}
+
+
+@dataclass(frozen=True)
+class Sampled:
+    case: Case
+    run: FluxRun
+    done: Walk
+
+    def sums(self, of_a_root: Array) -> Array:
+        return np.bincount(self.run.replica, of_a_root, minlength=N_REPLICAS)
+
+    @property
+    def time(self) -> Array:
+        """Time in state A of each replica."""
+        return self.run.time / N_REPLICAS + self.case.line.chain.lag_time * self.sums(self.done.excursions.late)
+
+
+@pytest.fixture(scope="module", params=CASES)
+def sampled(request: pytest.FixtureRequest) -> Sampled:
+    """Walks from all exits, by a V that knows nothing, so that they split and play roulette."""
+    case = CASES[request.param]
+    engine = Engine(case.problem, 512)
+    engine.reseed(np.random.default_rng(1))
+    relaxed = run_basin(engine, start_state(engine.problem, N_REPLICAS), 400, case.longest)
+    run = run_basin(engine, relaxed.state, N_LAGS, case.longest)
+
+    def log_value(x: Array) -> Array:
+        return np.asarray(1.5 * np.sin(4.0 * x[:, 0, 0]))
+
+    no = np.zeros(len(run.exits), dtype=bool)
+    roots = Roots(run.exits, run.priors, np.zeros(len(no)), no, no, np.zeros(len(no), np.int32))
+    window, rng = Window(0.3, 1.5), np.random.default_rng(4)
+    return Sampled(case, run, walk(engine, log_value, roots, window, rng, longest=case.longest, frame_stride=50))
+
+
+def test_transitions_over_time_are_the_rate(sampled: Sampled) -> None:
+    exact, transitions = sampled.case.line.chain.endless, sampled.sums(sampled.done.success)
+    assert transitions.sum() > 100
+    assert abs(z_score(transitions - exact.rate * sampled.time, 0.0)) < SIGMAS
+
+
+def test_exits_over_time_are_the_flux(sampled: Sampled) -> None:
+    exits = sampled.run.n_exits + sampled.sums(sampled.done.excursions.late_exits)
+    assert abs(z_score(exits - sampled.case.line.chain.endless.flux * sampled.time, 0.0)) < SIGMAS
+
+
+def test_time_inside_is_that_of_the_chain(sampled: Sampled) -> None:
+    chain = sampled.case.line.chain
+    mu_a = chain.stationary[chain.source].sum()
+    share = mu_a / (chain.stationary[chain.source | chain.outside] @ committor_back(sampled.case.line))
+    inside = (~sampled.run.outside).sum(0) + sampled.sums(sampled.done.excursions.late_inside)
+    assert abs(z_score(chain.lag_time * inside - share * sampled.time, 0.0)) < SIGMAS
+
+
+def committor_back(line: Line) -> Array:
+    """The probability, for each node of A and outside, that A was the last region; by time reversal of the chain."""
+    chain = line.chain
+    mine, o = chain.source | chain.outside, chain.outside
+    reverse = (chain.stationary[None] * chain.matrix.T) / np.maximum(chain.stationary[:, None], 1e-300)
+    q = chain.source.astype(float)
+    q[o] = np.linalg.solve(np.eye(int(o.sum())) - reverse[np.ix_(o, o)], reverse[np.ix_(o, chain.source)].sum(1))
+    return q[mine]
+
+
+def test_walks_see_the_first_lags_as_the_basin_simulation_does(sampled: Sampled) -> None:
+    early = sampled.sums(sampled.done.excursions.early)
+    if sampled.case.longest == 0:
+        assert not early.any() and not sampled.run.away.any()
+        return
+    assert abs(z_score(sampled.run.away.sum(0) - early, 0.0)) < SIGMAS
+
+
+def test_all_weight_ends(sampled: Sampled) -> None:
+    assert abs(z_score(sampled.sums(sampled.done.ended - 1.0), 0.0)) < SIGMAS
+
+
+def test_the_late_time_is_needed() -> None:
+    """The power of these tests: without it the rate of the hidden intermediate is wrong by far."""
+    line = HIDDEN
+    engine = Engine(line.problem(), 512)
+    engine.reseed(np.random.default_rng(2))
+    relaxed = run_basin(engine, start_state(engine.problem, N_REPLICAS), 400, 3)
+    run = run_basin(engine, relaxed.state, N_LAGS, 3)
+    found = np.bincount(run.replica, line.committor(run.exits), minlength=N_REPLICAS)
+    assert z_score(found - line.chain.endless.rate * run.time / N_REPLICAS, 0.0) > 4.0 * SIGMAS
+
+
+def test_replicas_stay_near_the_core(sampled: Sampled) -> None:
+    state, longest = sampled.run.state, sampled.case.longest
+    assert state.away.min() >= 0 and state.away.max() <= longest
+    problem = sampled.case.problem
+    assert (problem.label(state.last_in_source) == SOURCE).all()
+    assert np.array_equal(problem.label(state.positions) == SOURCE, state.away == 0)
+    assert (problem.label(sampled.run.priors) == SOURCE).all() and (problem.label(sampled.run.exits) != SOURCE).all()
+
+
+def test_a_start_outside_the_core_finds_it() -> None:
+    problem = HIDDEN.problem().with_core(replace(HIDDEN, source=(-1.1, -1.0), start=-1.05).problem().source)
+    engine = Engine(problem, 64)
+    engine.reseed(np.random.default_rng(3))
+    state = start_state(problem, 64)
+    assert (state.away == NOT_YET).all()
+    moved = run_basin(engine, state, 300, 5).state
+    assert (moved.away >= 0).all() and (problem.label(moved.last_in_source) == SOURCE).all()
+
+
+def test_a_run_is_stored_and_cut() -> None:
+    problem = CASES["lively-core-12"].problem
+    engine = Engine(problem, 64)
+    engine.reseed(np.random.default_rng(3))
+    whole = run_basin(engine, start_state(problem, 16), 110, 12)
+    again = FluxRun.from_arrays(whole.arrays(), 110, whole.time)
+    engine.reseed(np.random.default_rng(3))
+    state = start_state(problem, 16)
+    for pool in again.stretches(50):
+        run = run_basin(engine, state, 50, 12)
+        state = run.state
+        for name in ("exits", "priors", "replica", "n_exits", "away", "outside"):
+            assert np.array_equal(getattr(pool, name), getattr(run.pool, name)), name
+    assert len(again.stretches(50)) == 2
+
+
+# Equilibrium
+
+
+def test_correlation() -> None:
+    rng = np.random.default_rng(1)
+    a, b = rng.normal(size=(2, 500))
+    assert correlation(a, 0.6 * a + 0.8 * b) == pytest.approx(np.corrcoef(a, 0.6 * a + 0.8 * b)[0, 1])
+    assert correlation(a, np.zeros(500)) == 0.0
+
+
+def test_a_trap_within_a_is_waited_for() -> None:
+    """A holds the start well and a second one behind 4 kT that is left seldom; the exits come from the first alone.
+
+    In equilibrium the rate of exits is a known share of what it is at first; 8 runs, each within 10 %.
+    """
+    line = replace(HIDDEN, source=(-9.0, 0.35), start=-1.2, target=(1.0, 9.0))
+    exact = line.chain.endless.flux
+    for seed in range(8):
+        engine = Engine(line.problem(), 512)
+        engine.reseed(np.random.default_rng(seed))
+        run, _, settled = equilibrate(engine, 320, longest=16, max_windows=12)
+        late = exact * run.time  # excursions to B and back are the only ones cut here: their time is small
+        assert settled and abs(run.n_exits.sum() / late - 1.0) < 0.1, seed
+
+
+def test_initial_states_agree_where_there_is_no_core() -> None:
+    problem = LIVELY.problem()
+    for a, b in zip(
+        start_state(problem, 3).arrays().values(), initial_state(problem, 3).arrays().values(), strict=True
+    ):
+        assert np.array_equal(a, b)
