@@ -52,7 +52,7 @@ CASES = {
         ("lively-core", LIVELY, CORE),
         ("hidden", HIDDEN, None),
         ("hidden-core", HIDDEN, HIDDEN_CORE),
-    )  # fmt: skip
+    )
     for longest in (0, 12)
 }
 

@@ -7,16 +7,29 @@ The quiet records are drawn 400 times; 0.2 % of false alarms is asked of each of
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import NamedTuple
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from openmm_rlis import estimators
 from openmm_rlis.diagnostics import Production, alarms, measure
 from openmm_rlis.estimators import BatchTotals
 
+Array = NDArray[np.float64]
 N_BATCHES, N_ROUNDS, N_ROOTS = 20, 4, 30
-SCORES = ("defence_score", "batch_halves_score", "round_halves_score", "exits_score")
+SCORES = ("defence_score", "batch_halves_score", "round_halves_score", "exits_score", "inside_halves_score")
+
+
+class Times(NamedTuple):
+    """Times of `Production`, (n_rounds, n_batches), ps."""
+
+    time: Array
+    inside: Array
+    away_basin: Array
+    away_walks: Array
+    late: Array
 
 
 def production(rng: np.random.Generator, defensive_factor: float = 1.0, drift: float = 0.0) -> Production:
@@ -30,7 +43,11 @@ def production(rng: np.random.Generator, defensive_factor: float = 1.0, drift: f
     batches = np.broadcast_to(np.arange(N_BATCHES)[None, :, None], shape).ravel()
     ended = 1.0 + 0.05 * rng.standard_normal((N_ROUNDS, N_BATCHES))
     nothing = np.zeros(weights.size)
-    return Production(totals, transitions, exits, ended, weights.ravel(), nothing, batches, defensive.ravel(), 0.0, 0)
+    time = np.full(transitions.shape, 10.0 / N_ROUNDS)
+    times = Times(time, 0.7 * time, 0.2 * time, 0.2 * time + 0.01 * rng.standard_normal(time.shape), 0.05 * time)
+    return Production(
+        totals, transitions, exits, ended, weights.ravel(), nothing, batches, defensive.ravel(), 0.0, 0, *times
+    )
 
 
 def lines(found: Production, settled: bool = True) -> list[str]:
@@ -133,13 +150,36 @@ def test_settling_is_named_first() -> None:
     assert "did not settle" in lines(production(np.random.default_rng(8)), settled=False)[0]
 
 
+def test_a_slow_place_that_is_no_region_is_told() -> None:
+    found = production(np.random.default_rng(9))
+    assert not lines(found)
+    slow = replace(found, late=0.4 * found.time)
+    assert ["40% of the time in state A is spent in long excursions" in line for line in lines(slow)] == [True]
+
+
+def test_walks_and_basin_simulation_that_disagree_are_told() -> None:
+    """About the time outside the core in the first lags of an excursion, by 5 %: 0.01 of 0.2."""
+    found = production(np.random.default_rng(10))
+    off = replace(found, away_walks=found.away_walks + 0.01)
+    assert any("walks and basin simulation disagree" in line for line in lines(off))
+
+
+def test_a_drift_of_the_time_inside_is_told() -> None:
+    found = production(np.random.default_rng(11))
+    noise = np.random.default_rng(12).normal(0.0, 0.02, found.time.shape)
+    for drift, told in ((0.0, False), (0.1, True)):
+        inside = (0.7 + noise - drift * np.arange(N_ROUNDS)[:, None]) * found.time
+        expected = "early and late rounds disagree by"
+        assert any(expected in line and "inside A" in line for line in lines(replace(found, inside=inside))) == told
+
+
 def test_too_little_says_nothing() -> None:
     """One round, two batches and three roots with success: no score, and no warning from NumPy."""
     totals = BatchTotals(np.array([1.0, 2.0]), np.array([5.0, 5.0]), np.ones(2))
     weights, batches = np.array([1.0, 0.0, 1.5, 0.5]), np.array([0, 0, 1, 1])
     short = Production(
         totals, totals.transitions[None], totals.exits[None], np.ones((1, 2)), weights, np.zeros(4), batches,
-        np.array([True, False, True, False]), 0.0, 0,
+        np.array([True, False, True, False]), 0.0, 0, *[np.ones((1, 2))] * 5,
     )  # fmt: skip
     numbers = measure(short)
     assert all(np.isnan(numbers[name]) for name in SCORES)

@@ -157,7 +157,10 @@ def test_a_run_in_the_source_that_is_there_is_planned_with(start: tuple[Engine, 
         owner = np.repeat(np.arange(len(counts)), counts)
         exits = np.repeat(run.exits[:1], len(owner), axis=0)
         left = np.stack([owner, 0 * owner], axis=1)
-        made = FluxRun(run.state, exits, exits, owner, 0 * owner, left, run.hits, counts, n_lags, 1.0)
+        nowhere = np.zeros((1, len(counts)), bool)
+        made = FluxRun(
+            run.state, exits, exits, owner, 0 * owner, left, run.hits, counts, nowhere, nowhere, n_lags, 1.0
+        )  # fmt: skip
         made = replace(made, **changed)
         best = make_plan(LINE.problem(), lesson.value, made, [info], SETTINGS, 0.02, math.inf)
         v_flux = ((many - few) / (many + few)) ** 2 * n_lags * steps

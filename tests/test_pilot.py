@@ -19,7 +19,8 @@ from openmm_rlis import pilot as module
 from openmm_rlis.config import Settings
 from openmm_rlis.engine import DeadlineError, Engine
 from openmm_rlis.executor import Executor
-from openmm_rlis.flux import FluxRun, SettleTask, equilibrate, initial_state, run_flux
+from openmm_rlis.basin import SettleTask, equilibrate
+from openmm_rlis.flux import FluxRun, initial_state, run_flux
 from openmm_rlis.importance import UNTEMPERED
 from openmm_rlis.learning import Lesson, cold_start, learn_round
 from openmm_rlis.pilot import ALONE, Crew, Trial, pilot
@@ -118,17 +119,17 @@ def test_a_deadline_holds_for_the_crew(start: Start) -> None:
         with pytest.raises(DeadlineError):
             told(start, THREE, 1)
         with pytest.raises(DeadlineError):
-            SettleTask(LINE.problem(), 8, 64, None, np.random.default_rng(1), 0.0)()
+            SettleTask(LINE.problem(), 8, 64, 16, None, np.random.default_rng(1), 0.0)()
     finally:
         engine.deadline = math.inf
 
 
 def test_equilibrium_is_the_same_apart() -> None:
     windows: list[int] = []
-    task = SettleTask(LINE.problem(), 16, 64, None, np.random.default_rng(1), math.inf)
+    task = SettleTask(LINE.problem(), 16, 64, 12, None, np.random.default_rng(1), math.inf)
     run, n_lags, settled, cost = task(lambda window, rate, evaluations: windows.append(evaluations))
     engine = Engine(LINE.problem(), 64)
     engine.reseed(np.random.default_rng(1))
-    there, n_there, settled_there = equilibrate(engine, 16)
+    there, n_there, settled_there = equilibrate(engine, 16, longest=12)
     assert (n_lags, settled, cost) == (n_there, settled_there, engine.cost.force_evaluations)
     assert np.array_equal(run.exits, there.exits) and windows == sorted(windows) and windows[-1] == cost
