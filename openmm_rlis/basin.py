@@ -42,6 +42,8 @@ NOT_YET = -(2**62)
 """`FluxState.away` of a replica that has not been in the core yet."""
 PERSISTENT = 0.2
 """Correlation between the exits of a replica in two windows in a row, above which windows are too short."""
+STUCK, MANY = 0.005, 20.0
+"""Share of replicas without an exit in a window, above which windows are too short, where the mean number is large."""
 
 
 def run_basin(engine: Engine, state: FluxState, n_lags: int, longest: int) -> FluxRun:
@@ -91,20 +93,22 @@ def equilibrate(
     n_replicas: int,
     longest: int | None = None,
     first_window: int = 128,
-    max_windows: int = 9,
+    max_windows: int = 10,
     resolution: float = 0.03,
     report: Callable[[int, float], None] | None = None,
 ) -> tuple[FluxRun, int, bool]:
     """Run replicas from the start structure until the rate of exits, from the core if there is one, no longer drifts.
 
-    The run is cut into windows, of which the first three double at least. It ends when two things hold for a window and
+    The run is cut into windows, of which the first three double at least. It ends when three things hold for a window and
     the one before it:
 
     1. their exit rates agree within 2.5 standard errors of their difference (taken over replicas), where this error was
        foreseen to be `resolution` of the rate at most, so that agreement means something;
     2. replicas that left often in one did not leave often in the other too: their numbers of exits correlate by less
-       than `PERSISTENT` (and twice its standard error). A replica that falls into a part of A which it does not leave
-       within a window leaves seldom in both, long before enough of them have done so to change the mean.
+       than `PERSISTENT` (and twice its standard error);
+    3. hardly any replica (a share of `STUCK`) made no exit at all in the window, where the mean is `MANY` at least. A
+       replica in a part of A that it does not leave within a window makes none, long before enough of them are there to
+       change the mean; a window of five times the time that they stay is needed before none is left.
 
     The last window is returned; nothing before it is used. Lengths and foreseen errors come from the windows before,
     and agreement cuts off high and low alike, so that the choice of the last window favours neither high nor low rates:
@@ -138,7 +142,8 @@ def equilibrate(
             report(window, len(run.exits) / run.time)
         difference = rates - before
         agrees = tells and abs(difference.mean()) < 2.5 * difference.std(ddof=1) / np.sqrt(n_replicas)
-        if agrees and correlation(before, rates) < PERSISTENT + 2.0 / np.sqrt(n_replicas):
+        stuck = rates.mean() * n_lags >= MANY and np.mean(rates == 0.0) > STUCK
+        if agrees and not stuck and correlation(before, rates) < PERSISTENT + 2.0 / np.sqrt(n_replicas):
             return run, n_lags, True
         if n_lags == longest_window:
             break

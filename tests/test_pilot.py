@@ -16,10 +16,10 @@ import pytest
 from systems_1d import double_well
 
 from openmm_rlis import pilot as module
+from openmm_rlis.basin import SettleTask, equilibrate
 from openmm_rlis.config import Settings
 from openmm_rlis.engine import DeadlineError, Engine
 from openmm_rlis.executor import Executor
-from openmm_rlis.basin import SettleTask, equilibrate
 from openmm_rlis.flux import FluxRun, initial_state, run_flux
 from openmm_rlis.importance import UNTEMPERED
 from openmm_rlis.learning import Lesson, cold_start, learn_round
