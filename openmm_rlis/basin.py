@@ -99,8 +99,8 @@ def equilibrate(
 ) -> tuple[FluxRun, int, bool]:
     """Run replicas from the start structure until the rate of exits, from the core if there is one, no longer drifts.
 
-    The run is cut into windows, of which the first three double at least. It ends when three things hold for a window and
-    the one before it:
+    The run is cut into windows, of which the first three double at least. It ends when three things hold for a window
+    and the one before it:
 
     1. their exit rates agree within 2.5 standard errors of their difference (taken over replicas), where this error was
        foreseen to be `resolution` of the rate at most, so that agreement means something;
