@@ -163,7 +163,9 @@ def check_directions(forward: Path, backward: Path) -> None:
         config["region_names"] = [*names[:2][ends], *sorted(names[2:])]
     found = number_differences(*configs) + system_differences(*(run.system_xml for run in runs))
     if found:
-        raise different(str(backward), "the way back of the other direction", found, "run both directions of one system")
+        raise different(
+            str(backward), "the way back of the other direction", found, "run both directions of one system"
+        )
 
 
 def different(argument: str, expected: str, found: Sequence[Difference], fix: str) -> InputError:

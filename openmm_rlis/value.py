@@ -254,10 +254,10 @@ class ValueFunction(nn.Module):
 def _check_regions(problem: Problem, learned: Problem) -> None:
     """Raise `InputError` if A or B of one problem is another region of the problem that a function was learned for."""
     found = {problem.regions[0].name: problem.positions, **problem.references}
-    for role, region in zip(("A", "B"), problem.regions, strict=False):
+    for own, region in ((SOURCE, problem.regions[0]), (TARGET, problem.regions[1])):
         if region.name in found:
             code = int(learned.label(found[region.name][None])[0])
-            if code not in (OUTSIDE, SOURCE + ("A", "B").index(role)):
+            if code not in (OUTSIDE, own):
                 wanted, *ends = (" to ".join(r.name for r in p.regions[:2]) for p in (problem, learned))
                 expected = f"a value function for paths from {wanted}"
                 raise bad_input("value", expected, f"one for paths from {ends[0]}", "train a new one")
