@@ -124,7 +124,7 @@ def _check_elements(
         expected = (
             f"the atoms in the order of the System, whose atom {i} has mass {masses[i]:.5g} ({all_looks[masses[i]]})"
         )
-        more = f", and {len(wrong) - 1} more atoms that do not fit" if len(wrong) > 1 else ""
+        more = f", and {len(wrong) - 1} more that do not fit" if len(wrong) > 1 else ""
         raise bad_input(argument, expected, f"element {symbols[i]}, {names[i]}{where}{more}", FIX)
 
 
@@ -183,7 +183,7 @@ def _check_lengths(
         expected = (
             f"the atoms in the order of the System, which has a bond of {length:.3g} nm from atom {i} to atom {j}"
         )
-        more = f", and {len(long) - 1} more bonds as long" if len(long) > 1 else ""
+        more = f", and {len(long) - 1} more like it" if len(long) > 1 else ""
         got = f"{distances[long[0]]:.3g} nm between {names[i]} and {names[j]}{where}{more}"
         raise bad_input(argument, expected, got, "check the order of the atoms, and that molecules are whole")
 
@@ -207,7 +207,7 @@ def _check_topology_bonds(
     if wrong:
         names, argument, where = said
         i, j, distance = wrong[0]
-        more = f", and {len(wrong) - 1} more such bonds" if len(wrong) > 1 else ""
+        more = f", and {len(wrong) - 1} more like it" if len(wrong) > 1 else ""
         got = f"a bond from {names[i]} to {names[j]}{where}, which the System has not, and {distance:.3g} nm long{more}"
         raise bad_input(argument, "the atoms in the order of the System, and its bonds", got, FIX)
 
