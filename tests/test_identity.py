@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import shutil
 from collections.abc import Callable
@@ -251,7 +252,9 @@ def test_a_system_that_has_changed_since_is_named(tmp_path: Path, monkeypatch: p
     rlis.load(directory).problem  # noqa: B018
     module = systems.available()["double_well"]
     build = module.build
-    monkeypatch.setattr(module, "build", lambda **options: build(**{**options, "height": 2.0, "radius": 0.1}))
+    monkeypatch.setattr(
+        module, "build", functools.wraps(build)(lambda **options: build(**{**options, "height": 2.0, "radius": 0.1}))
+    )
     for act in (lambda: rlis.load(directory).problem, lambda: rlis.resume(directory)):
         with pytest.raises(InputError, match=r"^system double_well: expected that of the run \(") as caught:
             act()
