@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from openmm import app, unit
 
 from . import contacts, features
+from .atom_order import check_order, check_same_order
 from .creation import INPUTS
 from .disk import MANIFEST, checked_bytes, unseal
 from .errors import InputError, bad_input
@@ -42,6 +43,7 @@ from .own import (
 from .problem import Problem
 from .regions import Box, Region
 from .sections import validated
+from .units import thermal_energy
 
 STEPS = {"length": 0.1, "angle": 0.35}
 """How far outside of a wide or open interval counts as one half-width: nm, rad."""
@@ -122,6 +124,16 @@ def _assembled(section: OwnSystem, texts: Mapping[str, _Text]) -> Problem:
     system = _system(texts["xml"])
     texts = dict(texts)
     structures = {key: _structure(texts[key], key, system) for key in texts if key != "xml"}
+    for key, found in structures.items():  # before anything is minimised: that hides another order of atoms
+        check_order(
+            system,
+            found.topology,
+            found.positions,
+            thermal_energy(section.temperature),
+            2 * (_argument(key),),
+            str(found.path),
+        )
+        check_same_order(structures["structure"].topology, found.topology, _argument(key), str(found.path))
     if section.minimize:
         for key, rough in structures.items():
             path, content = rough.path.with_suffix(".pdb"), _minimized(system, rough)

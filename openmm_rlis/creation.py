@@ -18,6 +18,8 @@ from .errors import bad_input
 CREATING = f"{TMP}creating"
 INPUTS = "inputs"
 """Folder for the files that an own system was made from."""
+PROBLEM = "problem.json"
+"""What a Problem is known again by, see `identity`."""
 _ROOT_FILES = ("config.yaml", "system.xml", "paths/topology.pdb")
 
 
@@ -42,7 +44,7 @@ def clear_unfinished(directory: Path) -> None:
         return
     for name in ("rounds", "paths", INPUTS):
         shutil.rmtree(directory / name, ignore_errors=True)
-    for name in (MANIFEST, f"{TMP}{MANIFEST}", "config.yaml", "system.xml", CREATING):
+    for name in (MANIFEST, f"{TMP}{MANIFEST}", "config.yaml", "system.xml", PROBLEM, CREATING):
         (directory / name).unlink(missing_ok=True)
 
 
@@ -72,7 +74,7 @@ def write_root(
     for name, content in files.items():
         (directory / name).parent.mkdir(exist_ok=True)
         write(directory / name, [content.encode()])
-    for sub in (directory / "paths", *((directory / INPUTS,) if files else ()), directory):
+    for sub in (directory / "paths", *((directory / INPUTS,) if (directory / INPUTS).is_dir() else ()), directory):
         fsync_directory(sub)
     sums = {name: file_sha256(directory / name) for name in (*_ROOT_FILES, *files)}
     replace(directory / MANIFEST, lambda path: write(path, [seal({"files": sums})]))

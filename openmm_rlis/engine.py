@@ -109,6 +109,15 @@ class Engine:
         """How often the network is asked while a biased walker moves by a lag."""
         return 0 if self.bias is None else -(-self.problem.lag_steps // self.bias.hold_steps)
 
+    def start_energy(self) -> float:
+        """Return the energy of the start structure in kJ/mol, on this engine's platform; NaN: OpenMM cannot tell."""
+        context = make_context(self.problem.system, openmm.VerletIntegrator(1e-3), self._platform)
+        try:
+            context.setPositions(self.problem.positions)
+            return float(context.getState(getEnergy=True).getPotentialEnergy()._value)
+        except openmm.OpenMMException:
+            return math.nan
+
     def propagate(self, positions: Array, biased: bool = False) -> tuple[Array, Array]:
         """Move walkers one lag.
 

@@ -12,9 +12,12 @@ into a TorchForce and then OpenMM's PythonForce is used.
 
 from __future__ import annotations
 
+import copy
 import hashlib
+import io
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
+from weakref import WeakKeyDictionary
 
 import numpy as np
 import torch
@@ -24,6 +27,8 @@ from torch import Tensor, nn
 from .contacts import Coordination, Spectrum, squared_distances
 from .errors import bad_input
 
+_TRAINED = (nn.modules.dropout._DropoutNd, nn.modules.batchnorm._NormBase)
+"""Layers that do something else in training mode."""
 _CALL_ERRORS = (RuntimeError, IndexError, TypeError, ValueError, AttributeError, KeyError)
 
 Feature = nn.Module | Callable[[Tensor], Tensor]
@@ -285,7 +290,10 @@ def dihedrals(quadruples: Sequence[tuple[int, int, int, int]]) -> Dihedrals:
 
 
 def as_feature(feature: Feature) -> nn.Module:
-    """Return `feature` as a torch module in double precision.
+    """Return `feature` as a torch module in double precision that gives the same values at every call.
+
+    A module of single precision, or one that is in training mode where that matters, is copied and left as it is; the
+    same module, unless it has changed in between, gives the same copy.
 
     Raises
     ------
@@ -293,10 +301,39 @@ def as_feature(feature: Feature) -> nn.Module:
         Neither a module nor callable.
     """
     if isinstance(feature, nn.Module):
-        return feature.double()
+        return feature if _is_settled(feature) else _copy_of(feature)
     if callable(feature):
         return CallableFeature(feature)
     raise bad_input("feature", "a torch module or a callable (n, n_atoms, 3) -> (n, k)", type(feature).__name__)
+
+
+_copies: WeakKeyDictionary[nn.Module, nn.Module] = WeakKeyDictionary()
+
+
+def _is_settled(feature: nn.Module) -> bool:
+    """Return whether a module computes in double precision, and does the same in training mode or out of it."""
+    tables = [*feature.parameters(), *feature.buffers()]
+    double = all(table.dtype == torch.float64 for table in tables if table.is_floating_point())
+    return double and not any(part.training and isinstance(part, _TRAINED) for part in feature.modules())
+
+
+def _copy_of(feature: nn.Module) -> nn.Module:
+    known = _copies.get(feature)
+    if isinstance(feature, torch.jit.ScriptModule):  # whose deep copies are not of the leaves that autograd wants
+        file = io.BytesIO()
+        torch.jit.save(feature, file)
+        file.seek(0)
+        made = torch.jit.load(file).double().eval()
+    else:
+        made = copy.deepcopy(feature).double().eval()
+    if known is None or not _same_tables(made, known):
+        known = _copies[feature] = made
+    return known
+
+
+def _same_tables(one: nn.Module, two: nn.Module) -> bool:
+    a, b = one.state_dict(), two.state_dict()
+    return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
 
 
 def check_feature(feature: nn.Module, positions: NDArray[np.float64]) -> int:

@@ -116,12 +116,7 @@ def start(config: RunConfig, directory: Path) -> int:
         return _watched(directory, lambda report: _sample(config, build_first, directory, report))
     if directory.exists() and (not directory.is_dir() or any(directory.iterdir())):
         raise bad_input("--out", "a new or empty directory", str(directory), "name another or use `rlis resume`")
-    if config.workers >= 2 and "torch" not in sys.modules:
-        # This process only watches its children: without torch and OpenMM it takes a tenth of the memory.
-        with ProcessPoolExecutor(1, get_context("fork")) as apart:
-            apart.submit(_build_both, config).result()
-    else:
-        _build_both(config)
+    _apart(_build_both, config)
     directory.mkdir(parents=True, exist_ok=True)
     if isinstance(config.system, OwnSystem):
         from .assembly import copied
@@ -131,10 +126,38 @@ def start(config: RunConfig, directory: Path) -> int:
     return _both(config.located(directory), directory, {})
 
 
+def _apart(check: Callable[..., None], config: RunConfig, *more: Any) -> None:
+    """Call a check that needs torch and OpenMM."""
+    if config.workers >= 2 and "torch" not in sys.modules:
+        # This process only watches its children: without torch and OpenMM it takes a tenth of the memory.
+        with ProcessPoolExecutor(1, get_context("fork")) as apart:
+            apart.submit(check, config, *more).result()
+    else:
+        check(config, *more)
+
+
 def _build_both(config: RunConfig) -> None:
     """Raise `InputError` unless both directions are sound, before anything is written."""
     for direction in DIRECTIONS:
         build(config.one_way(direction, default_options(config.system)))
+
+
+def _check_both(config: RunConfig, directory: Path) -> None:
+    """Raise `InputError` unless the runs that are there are those of the config.yaml beside them."""
+    from . import identity
+    from .storage import RunDirectory
+
+    begun = [direction for direction in DIRECTIONS if (directory / direction / "manifest.json").is_file()]
+    for direction in begun:
+        stored = RunDirectory.open(directory / direction).config
+        problem = build(config.one_way(direction, default_options(config.system)))
+        minimized = isinstance(config.system, OwnSystem) and config.system.minimize  # to other digits elsewhere
+        found = identity.differences(problem, stored, directory / direction, structures=not minimized)
+        if found:
+            fix = "bring the file back, or start a new run"
+            raise identity.different(str(directory / "config.yaml"), f"that of {direction}", found, fix)
+    if len(begun) == 2:
+        identity.check_directions(*(directory / direction for direction in DIRECTIONS))
 
 
 def resume(directory: Path, limits: Mapping[str, Any]) -> int:
@@ -142,7 +165,9 @@ def resume(directory: Path, limits: Mapping[str, Any]) -> int:
     if not (directory / "config.yaml").is_file():
         raise bad_input("DIR", "a run directory (with config.yaml)", str(directory))
     if is_parent(directory):
-        return _both(RunConfig.from_yaml(directory / "config.yaml"), directory, limits)
+        config = RunConfig.from_yaml(directory / "config.yaml")
+        _apart(_check_both, config, directory)
+        return _both(config, directory, limits)
     from . import sampler
 
     return _watched(directory, lambda report: sampler.resume(directory, progress=report, **limits))

@@ -106,7 +106,8 @@ class Loop:
     def run(self) -> Result:
         """Do what is missing and return the result."""
         if not self.store.stages():
-            self._tell("flux" if self.config["method"] == "brute" else "start", 0, message=self._disk_at_start())
+            message = f"start energy {self.engine.start_energy():.6g} kJ/mol; {self._disk_at_start()}"
+            self._tell("flux" if self.config["method"] == "brute" else "start", 0, message=message)
         with one_thread():
             try:
                 with make_executor(int(self.config["workers"])) as executor:

@@ -18,6 +18,7 @@ import numpy as np
 import openmm
 from numpy.typing import ArrayLike, NDArray
 
+from .atom_order import check_order
 from .errors import DivergedError, InputError, bad_input
 from .features import Feature, Joined, as_feature, check_feature, sorted_distances
 from .features import positions as coordinates
@@ -47,10 +48,10 @@ class Problem:
     positions
         Start structure in A, (n_atoms, 3), Quantity or nm.
     topology : openmm.app.Topology, optional
-        Written beside the trajectories, so that mdtraj can name atoms.
+        Written beside the trajectories, so that mdtraj can name atoms, which stand in the order of the System.
     source, target, others : Region
-        A, B and further absorbing regions D, disjoint. With D given, the rate is that of A -> B paths that do not pass
-        through D. Regions without a name are called A, B, D0, D1 ...
+        A, B and further absorbing regions D, disjoint; copies are kept. With D given, the rate is that of A -> B paths
+        that do not pass through D. Regions without a name are called A, B, D0, D1 ...
     temperature, friction, timestep
         Quantities, or floats in K, 1/ps, ps; positive.
     lag_steps : int
@@ -70,7 +71,8 @@ class Problem:
     Raises
     ------
     InputError
-        Any of the above is not as described, regions overlap, or the start structure is not in A.
+        Any of the above is not as described, regions overlap, the start structure is not in A, or the atoms stand in
+        another order than in the System.
     """
 
     def __init__(
@@ -99,8 +101,9 @@ class Problem:
         self.topology = topology
         if not isinstance(others, Sequence):
             raise bad_input("others", "a list of Regions", type(others).__name__, "write others=[region]")
-        self.source, self.target, self.others = source, target, tuple(others)
-        self.whole_source = source
+        # The caller's regions stay as they are: another problem may use them under other names.
+        self.source, self.target, *rest = _named([source, target, *others])
+        self.others, self.whole_source = tuple(rest), self.source
         self.temperature = as_float(temperature, "temperature")
         self.kT = thermal_energy(self.temperature)
         self.friction = as_float(friction, "friction")
@@ -116,7 +119,7 @@ class Problem:
         self.dimensions = int(dimensions)
         self.recipe = dict(recipe) if recipe is not None else None
         self.files: dict[str, str] = {}  # texts that the recipe names, for the run directory
-        self._name_regions()
+        check_order(system, topology, self.positions, self.kT, ("topology", "positions"))
         self.references = {k: as_positions(v, self.n_atoms) for k, v in (references or {}).items()}
         self.features = as_feature(features if features is not None else self._default_features())
         self._check_regions()
@@ -201,15 +204,6 @@ class Problem:
         """Whether `source` is a core of A."""
         return self.source is not self.whole_source
 
-    def _name_regions(self) -> None:
-        for region, name in zip(self.regions, ("A", "B", *[f"D{i}" for i in range(len(self.others))]), strict=True):
-            if not isinstance(region, Region):
-                raise bad_input(f"region {name}", "an openmm_rlis.Region", type(region).__name__)
-            region.name = region.name or name
-        names = [region.name for region in self.regions]
-        if len(set(names)) != len(names):
-            raise bad_input("regions", "a different name for each", names)
-
     def _default_features(self) -> nn.Module:
         found: dict[int, nn.Module] = {id(r.feature): r.feature for r in self.regions if r.feature is not None}
         modules = list(found.values())
@@ -243,6 +237,20 @@ class Problem:
                 raise bad_input("references", f"names of regions ({', '.join(names)})", repr(name))
             if int(self.label(reference[None])[0]) != names.index(name) + 1:
                 raise bad_input("references", f"a structure inside region {name}", "one outside it")
+
+
+def _named(regions: Sequence[Region]) -> list[Region]:
+    """Return copies of A, B and the others, under their own names or A, B, D0, D1 ..."""
+    copies = []
+    for region, name in zip(regions, ("A", "B", *[f"D{i}" for i in range(len(regions) - 2)]), strict=True):
+        if not isinstance(region, Region):
+            raise bad_input(f"region {name}", "an openmm_rlis.Region", type(region).__name__)
+        copies.append(copy.copy(region))
+        copies[-1].name = region.name or name
+    names = [region.name for region in copies]
+    if len(set(names)) != len(names):
+        raise bad_input("regions", "a different name for each", names)
+    return copies
 
 
 def check_system(system: openmm.System) -> None:

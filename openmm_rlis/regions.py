@@ -68,7 +68,7 @@ class Region:
         >>> contact.contains(np.array([[[0, 0, 0], [0.3, 0, 0]], [[0, 0, 0], [0.5, 0, 0]]]))
         array([ True, False])
         """
-        point = torch.as_tensor(np.asarray(center, dtype=np.float64).reshape(-1))
+        point = torch.as_tensor(np.array(center, dtype=np.float64).reshape(-1))  # a copy
         if point.numel() == 0 or not bool(torch.isfinite(point).all()):
             raise bad_input("center", "a finite vector, one number a feature", center)
         if not np.isfinite(radius) or radius <= 0:

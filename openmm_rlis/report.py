@@ -16,8 +16,10 @@ import numpy as np
 from . import page
 from .drawings import draw_all, look
 from .errors import bad_input
+from .identity import check_directions
 from .launch import holds_run, run_directories
 from .planes import choose, system_module
+from .storage import RunDirectory
 from .views import load
 
 if TYPE_CHECKING:
@@ -46,7 +48,9 @@ def report(directory: Path, figures: bool = True, problem: Problem | None = None
     paths = [path for path in run_directories(directory).values() if path == directory or holds_run(path)]
     if not paths:
         raise bad_input("DIR", "a run directory with at least one direction begun", str(directory))
-    runs = [load(path, problem) for path in paths]
+    if len(paths) == 2:
+        check_directions(*paths)
+    runs = [load(path, _of_direction(problem, path) if len(paths) == 2 else problem) for path in paths]
     console = Console()
     for run in runs:
         for item in tables(run.result):
@@ -55,6 +59,12 @@ def report(directory: Path, figures: bool = True, problem: Problem | None = None
         return []
     scene = look(runs, choose(runs, system_module(runs[0].result)))
     return [*draw_all(scene, directory / "figures"), page.write(directory / "report.html", scene)]
+
+
+def _of_direction(problem: Problem | None, directory: Path) -> Problem | None:
+    """Return the problem if it is of this direction, of two."""
+    names = RunDirectory.open(directory).config["region_names"]
+    return problem if problem is not None and [region.name for region in problem.regions] == names else None
 
 
 # ------------------------------------------------------------------------------------------------------------- tables

@@ -21,6 +21,7 @@ from .console import rate_text
 from .diagnostics import Diagnostic
 from .errors import bad_input
 from .estimators import BatchTotals, Estimate
+from .identity import check_problem
 from .own import PREFIX
 from .paths import PathEnsemble
 from .round_record import ARRAYS, read_production, slim
@@ -247,7 +248,7 @@ class Result:
         InputError
             The problem was built from Python callables and not given to `load`.
         """
-        return problem_of(self.config, self._problem, self.directory)
+        return self._problem or problem_of(self.config, None, self.directory)
 
     @property
     def seed(self) -> int:
@@ -311,13 +312,11 @@ def problem_of(config: Mapping[str, Any], problem: Problem | None, directory: Pa
     Raises
     ------
     InputError
-        The stored run has no recipe, and no problem is given; or the given one is another one.
+        The stored run has no recipe, and no problem is given; or the given one is another one, or what the recipe
+        makes has changed since.
     """
     if problem is not None:
-        if problem.n_atoms != config["n_atoms"] or [r.name for r in problem.regions] != config["region_names"]:
-            raise bad_input(
-                "problem", f"the problem that this run was started with, regions {config['region_names']}", "another"
-            )
+        check_problem(problem, config, directory)
         return problem
     if config["recipe"] is None:
         raise bad_input(
@@ -326,10 +325,13 @@ def problem_of(config: Mapping[str, Any], problem: Problem | None, directory: Pa
     if directory is not None and str(config["recipe"]["system"]).startswith(PREFIX):
         from .assembly import rebuild
 
-        return rebuild(config["recipe"]["options"], directory)
-    from .systems import build
+        found = rebuild(config["recipe"]["options"], directory)
+    else:
+        from .systems import build
 
-    return build(config["recipe"]["system"], config["recipe"]["options"])
+        found = build(config["recipe"]["system"], config["recipe"]["options"])
+    check_problem(found, config, directory, given=False)
+    return found
 
 
 def load(directory: str | Path, problem: Problem | None = None) -> Result:
@@ -345,11 +347,12 @@ def load(directory: str | Path, problem: Problem | None = None) -> Result:
     Raises
     ------
     InputError
-        Not a run directory.
+        Not a run directory, or that of another problem.
     StorageError
         Its files cannot be read.
     """
-    return Result(RunDirectory.open(directory), problem)
+    run = RunDirectory.open(directory)
+    return Result(run, None if problem is None else problem_of(run.config, problem, run.path))
 
 
 def versions() -> dict[str, str]:

@@ -14,8 +14,10 @@ from typing import Any
 import mdtraj
 import numpy as np
 
+from . import identity
 from .config import Settings
 from .counting import N_BATCHES, REPLICAS
+from .creation import PROBLEM
 from .engine import Engine
 from .errors import bad_input
 from .goal import Goal
@@ -149,10 +151,12 @@ def resume(
     Raises
     ------
     InputError
-        Not a run directory, or its regions are Python objects and `problem` is not given.
+        Not a run directory, or its regions are Python objects and `problem` is not given, or is another one.
     StorageError
         Files are damaged, or another process is writing.
     """
+    found = RunDirectory.open(directory)
+    problem = problem_of(found.config, problem, found.path)  # first: nothing is written for another problem
     with RunDirectory.open(directory, write=True) as store:
         config = store.config
         if workers is not None:
@@ -162,7 +166,6 @@ def resume(
             max_force_evaluations or config["max_force_evaluations"],
             max_seconds or config["max_seconds"],
         )
-        problem = problem_of(config, problem, store.path)
         engine = Engine(problem, int(config["settings"]["n_slots"]), config["platform"])
         return Loop(store, problem, engine, goal, progress, config).run()
 
@@ -181,10 +184,11 @@ def _config(
         "source": names[0], "target": names[1], "others": names[2:], "beta": problem.beta, "lag_time": problem.lag_time,
         "n_atoms": problem.n_atoms, "unit_cell": problem.unit_cell, "seed": int(seed), **asdict(goal),
         "workers": workers, "platform": platform, "settings": settings.model_dump(mode="json"),
+        **identity.numbers(problem),
     }  # fmt: skip
 
 
 def _create(problem: Problem, directory: str | Path, config: Mapping[str, Any]) -> RunDirectory:
     topology = mdtraj.Topology.from_openmm(problem.topology) if problem.topology is not None else None
-    files = problem.files if problem.recipe else None
+    files = {**(problem.files if problem.recipe else {}), PROBLEM: identity.tables(problem)}
     return RunDirectory.create(directory, config, problem.system_xml, topology, problem.positions, files)

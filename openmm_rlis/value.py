@@ -27,7 +27,7 @@ from torch import Tensor, nn
 
 from .errors import StorageError, bad_input
 from .features import evaluate, fingerprint, probe
-from .problem import OUTSIDE, TARGET, Problem
+from .problem import OUTSIDE, SOURCE, TARGET, Problem
 
 FORMAT = 2
 
@@ -234,7 +234,11 @@ class ValueFunction(nn.Module):
 
     @torch.jit.ignore
     def check_problem(self, problem: Problem) -> None:
-        """Raise `InputError` if this function was made for other features than those of `problem`."""
+        """Raise `InputError` if this function was made for other features, or for other paths, than `problem`.
+
+        It may be one for another temperature, lag or time step. One loaded from a run directory knows its own regions:
+        a known structure of a region of `problem` must not lie in another one there.
+        """
         structures = probe(problem.positions)
         try:
             values = evaluate(self.features, structures)
@@ -243,6 +247,20 @@ class ValueFunction(nn.Module):
             wanted = "a value function for this problem's features"
             raise bad_input("value", wanted, reason, "train a new one") from None
         _check_same(problem, structures, values)
+        if self.problem is not None:
+            _check_regions(problem, self.problem)
+
+
+def _check_regions(problem: Problem, learned: Problem) -> None:
+    """Raise `InputError` if A or B of one problem is another region of the problem that a function was learned for."""
+    found = {problem.regions[0].name: problem.positions, **problem.references}
+    for own, region in ((SOURCE, problem.regions[0]), (TARGET, problem.regions[1])):
+        if region.name in found:
+            code = int(learned.label(found[region.name][None])[0])
+            if code not in (OUTSIDE, own):
+                wanted, *ends = (" to ".join(r.name for r in p.regions[:2]) for p in (problem, learned))
+                expected = f"a value function for paths from {wanted}"
+                raise bad_input("value", expected, f"one for paths from {ends[0]}", "train a new one")
 
 
 def _check_same(problem: Problem, structures: NDArray[np.float64], values: NDArray[np.float64]) -> None:

@@ -28,6 +28,7 @@ from .config import Settings
 from .diagnostics import score_limit
 from .engine import Engine, one_thread
 from .estimators import Estimate
+from .identity import check_directions
 from .problem import Problem
 from .result import Result, problem_of
 from .sampler import brute, load, resume, run
@@ -78,6 +79,7 @@ def check_balance(
     for one particle in one or two dimensions, and left open for everything else.
     """
     name = "both directions against the free energy"
+    check_directions(forward.directory, backward.directory)
     problem = problem_of(forward.config, problem, forward.directory)
     if not all(r.rate.value > 0.0 and r.core_share.value > 0.0 for r in (forward, backward)):
         return Check(name, "could not tell", "no transition one way")

@@ -13,7 +13,7 @@ import math
 import runpy
 import shutil
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,9 +23,10 @@ import numpy as np
 import openmm
 import torch
 import yaml
-from openmm import unit
+from openmm import app, unit
 
 from openmm_rlis import (
+    atom_order,
     bias,
     branching,
     config,
@@ -36,6 +37,7 @@ from openmm_rlis import (
     export,
     features,
     flux,
+    identity,
     integrators,
     movers,
     paths,
@@ -45,6 +47,7 @@ from openmm_rlis import (
     result,
     sampler,
     splitting,
+    system_xml,
     training,
     units,
     value,
@@ -126,6 +129,51 @@ def phi(low: object, high: object) -> Callable[[Path], list[str]]:
 
 def feature(**spec: object) -> Callable[[Path], list[str]]:
     return own(lambda s: s["features"].update(psi=spec))
+
+
+def directions(folder: Path) -> None:
+    for name, beta in (("there", 1.0), ("back", 2.0)):
+        config = {"beta": beta, "region_names": ["A", "B"]}
+        RunDirectory.create(folder / name, config, XML).close()
+    identity.check_directions(folder / "there", folder / "back")
+
+
+def swapped(bond: float, named: bool, order: tuple[int, ...] = (0, 1, 2)) -> None:
+    """Three carbons in a row, the bonds of which are in another order in the topology or in space."""
+    system, topology = system_of(12.011, 12.011, 12.011), app.Topology()
+    force, residue = openmm.HarmonicBondForce(), topology.addResidue("X", topology.addChain())
+    atoms = [topology.addAtom(f"C{i}", app.Element.getBySymbol("C"), residue) for i in range(3)]
+    topology.addBond(atoms[order[0]], atoms[order[1]])
+    for i in range(2):
+        force.addBond(i, i + 1, 0.15, 2e5)
+    system.addForce(force)
+    x = np.array([[bond * i, 0.0, 0.0] for i in range(3)])
+    atom_order.check_order(system, topology if named else None, x, 2.5, ("topology", "positions"))
+
+
+def named_otherwise(first: Sequence[str], second: Sequence[str]) -> None:
+    found = []
+    for names in (first, second):
+        topology = app.Topology()
+        residue = topology.addResidue("X", topology.addChain())
+        for name in names:
+            topology.addAtom(name, None, residue)
+        found.append(topology)
+    atom_order.check_same_order(*found, "system.regions.B", "b.pdb")
+
+
+def water_first(symbols: Sequence[str]) -> None:
+    topology = app.Topology()
+    residue = topology.addResidue("HOH", topology.addChain())
+    for symbol in symbols:
+        topology.addAtom(symbol, app.Element.getBySymbol(symbol), residue)
+    atom_order.check_order(system_of(15.999, 1.008, 1.008), topology, np.zeros((3, 3)), 2.5, ("topology", "positions"))
+
+
+def way_back(folder: Path) -> None:
+    found = learned(well())
+    found.problem = well(source="R", target="L")
+    found.check_problem(well())
 
 
 def well(**changes: Any) -> Any:
@@ -444,6 +492,12 @@ SECTIONS: dict[str, tuple[Row, ...]] = {
         row("positions: expected numbers of shape (<n>, 3), one row a particle, got a <kind> that is not", "not an array of numbers", "one row for each particle", lambda f: units.as_positions("x", 1)),
         row("positions: expected shape (<n>, 3), one row a particle, got <shape>", "another number of atoms", "one row for each particle", lambda f: units.as_positions([[0, 0]], 1)),
         row("positions: expected finite coordinates, got NaN or infinity", "a coordinate is not finite", "mend the structure", lambda f: units.as_positions([[0, 0, math.nan]], 1)),
+        row("<topology or system.structure>: expected the atoms in the order of the System, whose atom <i> has mass <mass> (<element>), got element <element>, <atom><more>; write it again from the topology that the System was made of", "elements and masses are in two orders, or those of two molecules", "write the structure from the topology that the System was made of", lambda f: water_first("HOH")),
+        row("<positions or system.structure>: expected the atoms in the order of the System, which has a bond of <r> nm from atom <i> to atom <j>, got <distance> nm between <atom> and <atom><more>; check the order of the atoms, and that molecules are whole", "atoms that the System joins are far apart", "the order of the System; make molecules whole", lambda f: swapped(0.5, False)),
+        row("<topology or system.structure>: expected the atoms in the order of the System, and its bonds, got a bond from <atom> to <atom><more>, which the System has not, and <distance> nm long<more>; write it again from the topology that the System was made of", "the topology names the atoms in another order", "pass the topology that the System was made of", lambda f: swapped(0.16, True, (0, 2))),
+        row("system.regions.<name>: expected the atoms in the order of system.structure, whose atom <i> is <atom>, got <atom> in <file>; write both in the order of the System", "two structure files name the same atoms in different orders", "write both alike", lambda f: named_otherwise("ab", "ba")),
+        row("<topology>: expected <n> atoms, as the System has, got <n>", "the topology is another one", "pass the topology that the System was made of", lambda f: atom_order.check_order(system_of(1.0), app.Topology(), np.zeros((1, 3)), 1.0, ("topology", "positions"))),
+        row("<topology>: expected an openmm.app.Topology, got <kind>", "a topology of another library, or a file name", "pass OpenMM's", lambda f: atom_order.check_order(system_of(1.0), "x.pdb", np.zeros((1, 3)), 1.0, ("topology", "positions"))),
     ),
     "While it runs": (
         row("platform: expected one of <names>, got <name>", "OpenMM has no such platform here", "leave it out, or see `rlis doctor`", "run lj7 --out NEW --platform Nope"),
@@ -461,6 +515,7 @@ SECTIONS: dict[str, tuple[Row, ...]] = {
         row("backend: expected one of <names>, got <name>", "an unknown backend in Python", "take one of the names", forced("cuda")),
         row("value: expected a finite ln V, got <value> for walker <n>; check the features on that structure", "a feature is not finite on a structure", "mend the feature", lambda f: learned(other_problem(features=shaky)).log_value(far(other_problem()))),
         row("value: expected a value function for this problem's features, got <reason>; train a new one", "it was learned for atoms that this problem lacks", "train a new one", lambda f: learned(build("lj7", {})).check_problem(well())),
+        row("value: expected a value function for paths from <region> to <region>, got one for paths from <region> to <region>; train a new one", "it was learned for the way back, or for other regions", "train a new one", way_back),
         row("value: expected a value function for this problem's features (<fingerprint>), got <fingerprint>; train a new one", "it was learned for other features or atoms", "train a new one", lambda f: learned(well()).check_problem(other_problem(features=shaky)), saved_elsewhere),
         row("value: expected a run that has learned a value function, got <directory>; brute runs have none", "brute force, or a run that is not so far", "use a learned run", lambda f: result.load(f / "fresh").value),
         row("problem: expected the Problem that names the regions, got none; committor(positions, problem)", "the value function was not loaded from a run", "pass the problem", lambda f: learned(well()).committor(np.zeros((1, 1, 3)))),
@@ -468,7 +523,10 @@ SECTIONS: dict[str, tuple[Row, ...]] = {
         row("positions: expected shape (n, n_atoms, 3) or an mdtraj.Trajectory, got shape <shape>", "one structure, or numbers that are none", "`positions[None]` for one structure", lambda f: learned(well()).committor(np.zeros((1, 3)), well())),
         row("cannot read a value function from <file>: <reason>; in a run directory, delete it and resume the run", "value.pt is damaged, or of another version", "as it says: the run writes it again", lambda f: value.ValueFunction.load(damaged(f, "value.pt", b"x") / "value.pt", well())),
         row("problem: expected the Problem that the run was started with, since its regions are Python objects, got none", "such a run cannot be rebuilt from its directory", "pass `problem=` to resume or load", python_regions),
-        row("problem: expected the problem that this run was started with, regions <names>, got another", "the problem that was passed is another one", "pass the same", lambda f: result.problem_of({"n_atoms": 9, "region_names": []}, well())),
+        row("problem: expected that of the run (<what it was>), got <what it is>; start a new run", "the problem that was passed is another one: all that differs is named", "pass the same", lambda f: result.problem_of({"n_atoms": 9, "region_names": []}, well())),
+        row("system <name>: expected that of the run (<what it was>), got <what it is>; its files have changed since: bring them back, or start a new run", "what the recipe of the run makes is another problem by now", "bring the files of the system back", lambda f: result.problem_of({"n_atoms": 9, "region_names": [], "system": "double_well", "recipe": {"system": "double_well", "options": {}}}, None)),
+        row("<directory>: expected the way back of the other direction (<what it was>), got <what it is>; run both directions of one system", "`forward` and `backward` hold runs of two systems", "run both directions again", directions),
+        row("the XML of a System does not parse (<reason>)", "system.xml is no XML", "restore the file from a copy", lambda f: system_xml.system_differences("<", XML)),
     ),
     "Run directory": (
         row("directory: expected a new or empty directory, got <what>; <fix>", "a run is never written over", "name another directory, or resume", "run double_well --out fresh", "run double_well --out occupied", "run double_well --out own.yaml"),
