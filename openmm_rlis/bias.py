@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from .errors import BackendError, bad_input
 from .integrators import BIAS_GROUP
 from .torch_plugin import load_plugin as _load_plugin
-from .torch_plugin import platform_names
+from .torch_plugin import platform_names as platform_names
 from .value import ValueFunction
 
 BACKENDS = ("torch", "python-torch", "python")

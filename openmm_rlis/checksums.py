@@ -65,7 +65,9 @@ def checked(path: Path, required: bool = False) -> bytes:
 def damage(directory: Path, required: Iterable[str] = ()) -> list[str]:
     """Return what is wrong with covered files, a line each; those of `required`, if they are there, must be covered."""
     if not (directory / CHECKSUMS).exists():
-        return [f"{directory / name} is not covered: {CHECKSUMS} is not there" for name in _present(directory, required)]
+        return [
+            f"{directory / name} is not covered: {CHECKSUMS} is not there" for name in _present(directory, required)
+        ]
     try:
         names = dict.fromkeys([*_noted(directory)["files"], *_present(directory, required)])
     except RlisError as error:

@@ -9,16 +9,16 @@ import errno
 import hashlib
 import io
 import json
+import math
 import os
 import stat
 import warnings
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from io import BufferedReader
 from pathlib import Path, PurePath
-from typing import Any, BinaryIO
-
-import numpy as np
+from typing import Any
 
 from .errors import StorageError, bad_input
 
@@ -29,7 +29,7 @@ except ImportError:  # not on Windows: there the one-writer rule is not enforced
 
 FORMAT_VERSION = 1
 MANIFEST, LOCK, TMP = "manifest.json", ".lock", ".tmp-"
-_NON_FINITE = {"Infinity": np.inf, "-Infinity": -np.inf, "NaN": np.nan}
+_NON_FINITE = {"Infinity": math.inf, "-Infinity": -math.inf, "NaN": math.nan}
 
 
 @contextmanager
@@ -63,7 +63,7 @@ def write_all(file: io.RawIOBase, data: bytes | memoryview) -> None:
 
 
 @contextmanager
-def opened(path: Path) -> Iterator[BinaryIO]:
+def opened(path: Path) -> Iterator[BufferedReader]:
     """Open an ordinary file to read it; a device or a pipe, which may never end, is an OSError."""
     handle = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0))
     with open(handle, "rb") as file:
@@ -148,9 +148,9 @@ def checked_text(path: Path, sha256: str) -> str:
 
 def plain(value: Any, where: str) -> Any:
     """Return `value` in JSON types; nan and infinities become strings, since strict JSON has none."""
-    if isinstance(value, np.generic | np.ndarray):
+    if type(value).__module__.partition(".")[0] == "numpy":  # not imported: `rlis status` is quick without
         value = value.tolist()
-    if isinstance(value, float) and not np.isfinite(value):
+    if isinstance(value, float) and not math.isfinite(value):
         return "NaN" if value != value else "Infinity" if value > 0 else "-Infinity"
     if value is None or isinstance(value, bool):
         return value

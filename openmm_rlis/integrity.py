@@ -25,7 +25,7 @@ _INDEX = re.compile(r"\d{6,}")
 
 def is_chained(run: Path) -> bool:
     """Return whether a run is of a version that chains its rounds and covers value.pt and result.json."""
-    return bool(unseal(run / MANIFEST).get("chain"))
+    return (run / MANIFEST).is_file() and bool(unseal(run / MANIFEST).get("chain"))
 
 
 def chain_end(run: Path) -> str | None:

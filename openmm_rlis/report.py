@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from .problem import Problem
 
 
-def report(directory: Path, figures: bool = True, problem: Problem | None = None) -> list[Path]:
+def report(directory: Path, figures: bool = True, problem: Problem | None = None, trusted: bool = False) -> list[Path]:
     """Print the tables of a run, or of both its directions, and return the figures and the page that were written.
 
     Parameters
@@ -35,6 +35,8 @@ def report(directory: Path, figures: bool = True, problem: Problem | None = None
         Without them nothing is written.
     problem
         For a run whose regions are Python objects: with it the page shows the committor, channels and regions.
+    trusted
+        Whether the run's system.xml may hold forces that run code; without it the page leaves out what needs them.
 
     Raises
     ------
@@ -46,7 +48,7 @@ def report(directory: Path, figures: bool = True, problem: Problem | None = None
     paths = [path for path in run_directories(directory).values() if path == directory or holds_run(path)]
     if not paths:
         raise bad_input("DIR", "a run directory with at least one direction begun", str(directory))
-    runs = [load(path, problem) for path in paths]
+    runs = [load(path, problem, trusted) for path in paths]
     console = Console()
     for run in runs:
         for item in tables(run.result):

@@ -23,6 +23,7 @@ from .loop import Loop, Progress, Report
 from .problem import Problem
 from .result import Result, load, problem_of
 from .storage import RunDirectory
+from .system_xml import check_sendable
 from .value import ValueFunction
 
 __all__ = ["Progress", "Result", "brute", "load", "resume", "run"]
@@ -130,6 +131,7 @@ def resume(
     max_seconds: float | None = None,
     workers: int | None = None,
     progress: Report | None = None,
+    trusted: bool = False,
 ) -> Result:
     """Continue a run from its last whole round; limits given here replace the stored ones.
 
@@ -145,6 +147,8 @@ def resume(
         Processes; the numbers do not depend on it.
     progress
         Called with a `Progress` now and then.
+    trusted
+        Whether the directory's system.xml may hold forces that run code; it is read only if `problem` is not given.
 
     Raises
     ------
@@ -162,7 +166,8 @@ def resume(
             max_force_evaluations or config["max_force_evaluations"],
             max_seconds or config["max_seconds"],
         )
-        problem = problem_of(config, problem, store.path)
+        problem = problem_of(config, problem, store.path, trusted)
+        check_sendable(problem.system, config["workers"])
         engine = Engine(problem, int(config["settings"]["n_slots"]), config["platform"])
         return Loop(store, problem, engine, goal, progress, config).run()
 
@@ -174,6 +179,7 @@ def _config(
         raise bad_input("seed", "a whole number, 0 or more", seed)
     if workers < 1:
         raise bad_input("workers", "1 or more", workers)
+    check_sendable(problem.system, workers)
     names = [region.name for region in problem.regions]
     recipe = problem.recipe
     return {

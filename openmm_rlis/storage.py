@@ -25,12 +25,11 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import yaml
 from numpy.typing import ArrayLike, NDArray
 
 from . import yaml_text
-from .checksums import checked, replace_covered, uncovered
+from .checksums import checked, replace_covered
 from .creation import clear_unfinished, n_particles, refuse_occupied, write_root
 from .disk import (
     LOCK,
@@ -54,7 +53,7 @@ from .disk import (
 )
 from .errors import StorageError, bad_input
 from .frames import FrameFile, Round, checked_round, fill_round, pack_trees, predicted_bytes, unpack, unpack_trees
-from .integrity import REPLACED, chain_end, damage, is_chained, read_json, refuse_links
+from .integrity import chain_end, damage, is_chained, read_json, refuse_links
 from .paths import PathEnsemble, PathTree, trivial_topology
 
 __all__ = ["FrameFile", "Round", "RunDirectory", "predicted_bytes"]
@@ -382,10 +381,6 @@ class RunDirectory:
         """Read every stored byte again and return what is wrong, one line for each problem; empty when all is well."""
         return damage(self.path)
 
-    def uncovered(self) -> list[str]:
-        """Return the files that no checksum covers, as in runs of early versions."""
-        return uncovered(self.path, REPLACED)
-
 
 def _load_topology(directory: Path) -> Any:
     import mdtraj
@@ -393,4 +388,3 @@ def _load_topology(directory: Path) -> Any:
     path = directory / "paths" / "topology.pdb"
     checked_bytes(path, unseal(directory / MANIFEST)["files"]["paths/topology.pdb"])
     return mdtraj.load_topology(str(path))
-

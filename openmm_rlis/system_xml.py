@@ -87,7 +87,9 @@ def _written(system: openmm.System) -> Element:
         return parsed(openmm.XmlSerializer.serialize(system))
     except openmm.OpenMMException as error:
         fix = "define the function of a PythonForce at the top level of a module, where it can be pickled"
-        raise bad_input("system", "forces that OpenMM can write as XML", f"one it cannot: {str(error).rstrip('.')}", fix) from None
+        raise bad_input(
+            "system", "forces that OpenMM can write as XML", f"one it cannot: {str(error).rstrip('.')}", fix
+        ) from None
 
 
 def _check_nested(root: Element, where: str) -> None:

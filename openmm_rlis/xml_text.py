@@ -15,16 +15,17 @@ from xml.parsers import expat
 
 DEEPEST = 64
 """Levels of elements; a System has some ten, and OpenMM's parser calls itself for each."""
-PLAIN = frozenset(
-    "AmoebaGeneralizedKirkwoodForce AmoebaMultipoleForce AmoebaTorsionTorsionForce AmoebaVdwForce "
-    "AmoebaWcaDispersionForce AndersenThermostat CMAPTorsionForce CMMotionRemover ConstantPotentialForce "
-    "CustomAngleForce CustomBondForce CustomCentroidBondForce CustomCompoundBondForce CustomExternalForce "
-    "CustomGBForce CustomHbondForce CustomManyParticleForce CustomNonbondedForce CustomTorsionForce CustomVolumeForce "
-    "DrudeForce GBSAOBCForce GayBerneForce HarmonicAngleForce HarmonicBondForce HippoNonbondedForce LCPOForce "
-    "MonteCarloAnisotropicBarostat MonteCarloBarostat MonteCarloFlexibleBarostat MonteCarloMembraneBarostat "
-    "NonbondedForce OrientationRestraintForce PeriodicTorsionForce RBTorsionForce RGForce RMSDForce "
-    "RPMDMonteCarloBarostat".split()
-)
+PLAIN = frozenset({
+    "AmoebaGeneralizedKirkwoodForce", "AmoebaMultipoleForce", "AmoebaTorsionTorsionForce", "AmoebaVdwForce",
+    "AmoebaWcaDispersionForce", "AndersenThermostat", "CMAPTorsionForce", "CMMotionRemover",
+    "ConstantPotentialForce", "CustomAngleForce", "CustomBondForce", "CustomCentroidBondForce",
+    "CustomCompoundBondForce", "CustomExternalForce", "CustomGBForce", "CustomHbondForce",
+    "CustomManyParticleForce", "CustomNonbondedForce", "CustomTorsionForce", "CustomVolumeForce", "DrudeForce",
+    "GBSAOBCForce", "GayBerneForce", "HarmonicAngleForce", "HarmonicBondForce", "HippoNonbondedForce", "LCPOForce",
+    "MonteCarloAnisotropicBarostat", "MonteCarloBarostat", "MonteCarloFlexibleBarostat",
+    "MonteCarloMembraneBarostat", "NonbondedForce", "OrientationRestraintForce", "PeriodicTorsionForce",
+    "RBTorsionForce", "RGForce", "RMSDForce", "RPMDMonteCarloBarostat"
+})  # fmt: skip
 """Forces of OpenMM that hold neither code nor other forces."""
 HOLDERS = frozenset({"CustomCVForce", "ATMForce"})
 """Forces of OpenMM that hold other forces and no code of their own."""
