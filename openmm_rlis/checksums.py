@@ -44,18 +44,19 @@ def cover(directory: Path, names: Iterable[str]) -> None:
     _note(directory, {**noted["files"], **sums}, noted["pending"])
 
 
-def checked(path: Path, required: bool = False) -> bytes:
-    """Return the bytes of a file that is covered; with `required`, it must be.
+def checked(path: Path, required: bool = False, directory: Path | None = None) -> bytes:
+    """Return the bytes of a file that is covered; with `required`, it must be. `directory` holds the checksums.
 
     Raises
     ------
     StorageError
         The file cannot be read, or is not as it was written.
     """
+    directory = directory or path.parent
     for _ in range(_TRIES):
         with storage_errors("read", path):
             data = read(path)
-        sums = _sums(path.parent, path.name)
+        sums = _sums(directory, str(path.relative_to(directory)))
         if hashlib.sha256(data).hexdigest() in sums or not (sums or required):
             return data
     how = f"its checksum is not the one in {CHECKSUMS}" if sums else f"its checksum is not in {CHECKSUMS}"
@@ -75,7 +76,7 @@ def damage(directory: Path, required: Iterable[str] = ()) -> list[str]:
     problems = []
     for name in names:
         try:
-            checked(inside(directory, name), required=True)
+            checked(inside(directory, name), True, directory)
         except RlisError as error:
             problems.append(str(error))
     return problems

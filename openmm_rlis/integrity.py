@@ -100,9 +100,8 @@ def damage(run: Path) -> list[str]:
         problems += [line for name, sha256 in files.items() if (line := _damage(run, name, sha256))]
     try:
         problems += checksums.damage(run, REPLACED if is_chained(run) else ())
-        if not problems:
-            chain_end(run)
-            problems += _lost(run)
+        chain_end(run)
+        problems += _lost(run)
     except RlisError as error:
         problems += [] if str(error) in problems else [str(error)]
     return problems

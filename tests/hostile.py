@@ -17,10 +17,10 @@ from openmm_rlis.disk import MANIFEST
 WELL = {
     "system": {
         "name": "well", "xml": "well.xml", "structure": "L.pdb", "temperature": "120.2724 K", "friction": "1/ps",
-        "timestep": "0.5 fs", "lag_steps": 10, "dimensions": 1, "features": {"x": {"coordinate": [0, "x"]}},
+        "timestep": "5 fs", "lag_steps": 20, "dimensions": 1, "features": {"x": {"coordinate": [0, "x"]}},
         "regions": {
             "L": {"within": {"x": [None, "-0.8 nm"]}},
-            "R": {"within": {"x": ["0.8 nm", None]}, "structure": "R.pdb"},
+            "R": {"within": {"x": ["0.0 nm", None]}, "structure": "R.pdb"},
         },
         "source": "L", "target": "R",
     },
@@ -46,7 +46,7 @@ def write_well(folder: Path, xml: str | None = None, **changes: Any) -> Path:
     topology = app.Topology()
     residue = topology.addResidue("X", topology.addChain())
     topology.addAtom("Ar", app.Element.getBySymbol("Ar"), residue)
-    for name, x in (("L", -1.0), ("R", 1.0)):
+    for name, x in (("L", -1.0), ("R", 0.5)):
         with (folder / f"{name}.pdb").open("w") as file:
             app.PDBFile.writeFile(topology, np.array([[x, 0, 0]]) * unit.nanometer, file)
     (folder / "well.xml").write_text(xml or openmm.XmlSerializer.serialize(well_system()))

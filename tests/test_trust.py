@@ -29,17 +29,9 @@ from openmm_rlis.regions import Region
 BOMB = '<?xml version="1.0"?><!DOCTYPE s [<!ENTITY a "aaaa"><!ENTITY b "&a;&a;">]>'
 
 
-@pytest.fixture(scope="module")
-def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return a finished run of the double well from files."""
-    folder = tmp_path_factory.mktemp("well")
-    assert cli.execute(["run", str(hostile.write_well(folder)), "--out", str(folder / "run")]) == 0
-    return folder / "run"
-
-
 @pytest.fixture
-def run(finished: Path, tmp_path: Path) -> Path:
-    return Path(shutil.copytree(finished, tmp_path / "run"))
+def run(finished_well: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(finished_well, tmp_path / "run"))
 
 
 def booby_trapped(run: Path, mark: Path) -> Path:
