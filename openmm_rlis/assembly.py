@@ -21,10 +21,10 @@ import openmm
 from numpy.typing import NDArray
 from openmm import app, unit
 
-from . import contacts, features
+from . import contacts, features, system_xml
 from .atom_order import check_order, check_same_order
 from .creation import INPUTS
-from .disk import MANIFEST, checked_bytes, unseal
+from .disk import MANIFEST, checked_text, inside, read, unseal
 from .errors import InputError, bad_input
 from .features import evaluate
 from .own import (
@@ -66,8 +66,8 @@ class _Structure:
     positions: Array
 
 
-def build(section: OwnSystem) -> Problem:
-    """Return the problem of an own system from the user's files.
+def build(section: OwnSystem, trusted: bool = False) -> Problem:
+    """Return the problem of an own system from the user's files; `trusted` ones may hold forces that run code.
 
     Raises
     ------
@@ -75,11 +75,14 @@ def build(section: OwnSystem) -> Problem:
         A file cannot be read or does not fit, a selection finds something else than it should, the start is not in
         the source, regions overlap, or the System has parts that `Problem` refuses.
     """
-    return _assembled(section, {key: _Text(path, _read(path, key)) for key, path in section.files().items()})
+    texts = {key: _Text(path, _read(path, key)) for key, path in section.files().items()}
+    return _assembled(section, texts, trusted)
 
 
-def rebuild(options: Mapping[str, Any], directory: Path) -> Problem:
+def rebuild(options: Mapping[str, Any], directory: Path, trusted: bool = False) -> Problem:
     """Return the problem again from its recipe and the copies of its files in a run directory.
+
+    That a run was started from trusted files is not remembered: its directory may have been changed since.
 
     Raises
     ------
@@ -90,8 +93,9 @@ def rebuild(options: Mapping[str, Any], directory: Path) -> Problem:
     sums = unseal(directory / MANIFEST)["files"]
     texts = {}
     for key, path in section.files().items():
-        texts[key] = _Text(directory / path, checked_bytes(directory / path, sums.get(str(path), "")).decode())
-    return _assembled(section, texts)
+        file = inside(directory, str(path))
+        texts[key] = _Text(file, checked_text(file, sums.get(str(path), "")))
+    return _assembled(section, texts, trusted)
 
 
 def copied(section: OwnSystem, folder: Path) -> OwnSystem:
@@ -114,14 +118,15 @@ def _argument(key: str) -> str:
 
 def _read(path: Path, key: str) -> str:
     try:
-        return path.read_text(encoding="utf-8")
+        return read(path).decode()
     except (OSError, UnicodeDecodeError) as error:
         reason = getattr(error, "strerror", None) or "binary data"
         raise bad_input(_argument(key), "a readable text file", f"{path}: {reason}") from None
 
 
-def _assembled(section: OwnSystem, texts: Mapping[str, _Text]) -> Problem:
-    system = _system(texts["xml"])
+def _assembled(section: OwnSystem, texts: Mapping[str, _Text], trusted: bool) -> Problem:
+    system = system_xml.read(texts["xml"].content, texts["xml"].path, trusted)
+    system_xml.check(system)
     texts = dict(texts)
     structures = {key: _structure(texts[key], key, system) for key in texts if key != "xml"}
     for key, found in structures.items():  # before anything is minimised: that hides another order of atoms
@@ -140,17 +145,6 @@ def _assembled(section: OwnSystem, texts: Mapping[str, _Text]) -> Problem:
             texts[key] = _Text(path, content)
             structures[key] = _structure(texts[key], key, system)
     return _Assembly(section, system, structures).problem(texts)
-
-
-def _system(text: _Text) -> openmm.System:
-    try:
-        found = openmm.XmlSerializer.deserialize(text.content)
-    except Exception as error:  # OpenMM raises several kinds for what is not XML or not its own
-        reason = str(error) or type(error).__name__
-        raise bad_input("system.xml", "a System, as openmm.XmlSerializer writes it", f"{text.path}: {reason}") from None
-    if not isinstance(found, openmm.System):
-        raise bad_input("system.xml", "a System", f"{text.path}, which holds a {type(found).__name__}")
-    return found
 
 
 def _structure(text: _Text, key: str, system: openmm.System) -> _Structure:

@@ -10,7 +10,6 @@ any torch). The default is the first that works here, and falling back is said i
 from __future__ import annotations
 
 import logging
-import os
 import re
 import warnings
 from dataclasses import dataclass
@@ -20,11 +19,12 @@ import numpy as np
 import openmm
 import torch
 from numpy.typing import NDArray
-from openmm import version
 from torch import Tensor, nn
 
 from .errors import BackendError, bad_input
 from .integrators import BIAS_GROUP
+from .torch_plugin import load_plugin as _load_plugin
+from .torch_plugin import platform_names as platform_names
 from .value import ValueFunction
 
 BACKENDS = ("torch", "python-torch", "python")
@@ -110,38 +110,6 @@ def default_backend() -> str:
                 _log.warning("openmm-torch does not load (%s): using the %s backend", status[BACKENDS[0]], backend)
             return backend
     raise BackendError("; ".join(f"{name}: {why}" for name, why in status.items()))
-
-
-def _load_plugin() -> str:
-    """Make TorchForce usable and return "", or return why it is not."""
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            disabled = logging.root.manager.disable
-            logging.disable(logging.WARNING)  # it logs that the name simtk, which it imports itself, is deprecated
-            try:
-                import openmmtorch  # noqa: F401
-            finally:
-                logging.disable(disabled)
-    except (ImportError, OSError) as error:
-        return str(error).splitlines()[0]
-    folder = os.path.join(version.openmm_library_path, "plugins")
-    # OpenMM loads plugins when it is imported, and this one fails then unless torch came first. Loading it again
-    # mends that.
-    for platform in ("Reference", "CUDA", "OpenCL"):
-        path = os.path.join(folder, f"libOpenMMTorch{platform}.so")
-        if os.path.exists(path) and (platform == "Reference" or platform in platform_names()):
-            try:
-                openmm.Platform.loadPluginLibrary(path)
-            except openmm.OpenMMException as error:
-                if platform == "Reference":
-                    return str(error).splitlines()[0]
-    return ""
-
-
-def platform_names() -> list[str]:
-    """Return the names of the OpenMM platforms of this installation."""
-    return [openmm.Platform.getPlatform(i).getName() for i in range(openmm.Platform.getNumPlatforms())]
 
 
 def plugin_failures() -> list[str]:

@@ -50,6 +50,7 @@ Platform = Annotated[str | None, typer.Option(help="OpenMM platform.")]
 Both = Annotated[bool | None, typer.Option("--both", help="A to B and B to A, in DIR/forward and DIR/backward.")]
 Backend = Annotated[str | None, typer.Option(help="Bias backend: torch, python-torch or python.")]
 Directory = Annotated[Path, typer.Argument(metavar="DIR", help="A run directory.")]
+Trust = Annotated[bool, typer.Option("--trust", help="Run code that a System XML holds: PythonForce, TorchForce.")]
 OneWay = Annotated[str | None, typer.Option(hidden=True)]
 
 
@@ -58,14 +59,14 @@ def run(
     system: System, out: Out, source: Source = None, target: Target = None, others: Others = None, beta: Beta = None,
     assignments: Set = None, seed: Seed = None, target_error: TargetError = None, max_evals: MaxEvals = None,
     max_time: MaxTime = None, workers: Workers = None, platform: Platform = None, both: Both = None,
-    backend: Backend = None, direction: OneWay = None,
+    backend: Backend = None, trust: Trust = False, direction: OneWay = None,
 ) -> int:  # fmt: skip
     """Compute a rate by branching and bias, learned on the way."""
     options = {"source": source, "target": target, "others": others, "beta": beta}
     return _start(system, "run", out, options, assignments, backend, direction, {
         "seed": seed, "target_relative_error": target_error, "max_force_evaluations": max_evals,
         "max_seconds": max_time, "workers": workers, "platform": platform, "both": both,
-    })  # fmt: skip
+    }, trust)  # fmt: skip
 
 
 @app.command()
@@ -73,25 +74,26 @@ def brute(
     system: System, out: Out, source: Source = None, target: Target = None, others: Others = None, beta: Beta = None,
     assignments: Set = None, seed: Seed = None, target_error: TargetError = None, max_evals: MaxEvals = None,
     max_time: MaxTime = None, workers: Workers = None, platform: Platform = None, both: Both = None,
-    direction: OneWay = None,
+    trust: Trust = False, direction: OneWay = None,
 ) -> int:  # fmt: skip
     """Compute a rate by plain simulation with the same definitions."""
     options = {"source": source, "target": target, "others": others, "beta": beta}
     return _start(system, "brute", out, options, assignments, None, direction, {
         "seed": seed, "target_relative_error": target_error, "max_force_evaluations": max_evals,
         "max_seconds": max_time, "workers": workers, "platform": platform, "both": both,
-    })  # fmt: skip
+    }, trust)  # fmt: skip
 
 
 @app.command()
 def resume(
-    directory: Directory, target_error: TargetError = None, max_evals: MaxEvals = None, max_time: MaxTime = None
-) -> int:
+    directory: Directory, target_error: TargetError = None, max_evals: MaxEvals = None, max_time: MaxTime = None,
+    trust: Trust = False,
+) -> int:  # fmt: skip
     """Carry on an interrupted run, or one stopped by a limit; the options replace the stored ones."""
     from . import launch
 
     values = {"target_relative_error": target_error, "max_force_evaluations": max_evals, "max_seconds": max_time}
-    return launch.resume(directory, _checked_limits(values))
+    return launch.resume(directory, _checked_limits(values), trust)
 
 
 @app.command()
@@ -116,11 +118,14 @@ def status(
 
 
 @app.command()
-def report(directory: Directory, figures: Annotated[bool, typer.Option(help="Figures and page too.")] = True) -> int:
+def report(
+    directory: Directory, figures: Annotated[bool, typer.Option(help="Figures and page too.")] = True,
+    trust: Trust = False,
+) -> int:  # fmt: skip
     """Print the results as a table; draw figures into DIR/figures and write the page DIR/report.html."""
     from .report import report as write_report
 
-    for path in write_report(directory, figures):
+    for path in write_report(directory, figures, trusted=trust):
         print(path)
     return DONE
 
@@ -132,6 +137,7 @@ def verify(
     free_energy: Annotated[float | None, typer.Option(help="F of B less F of A, in kJ/mol; DIR of both ways.")] = None,
     beta: Beta = None, assignments: Set = None, seed: Seed = None,
     out: Annotated[Path | None, typer.Option(metavar="DIR", help="For SYSTEM: its runs; verify-SYSTEM.")] = None,
+    trust: Trust = False,
 ) -> int:  # fmt: skip
     """Try to prove a run wrong: pass, fail or could not tell for each check. A SYSTEM is run both ways first."""
     from . import launch
@@ -141,19 +147,19 @@ def verify(
     if not what.endswith(YAML) and (Path(what).exists() or what not in available()):
         if out or beta or assignments or seed:
             raise bad_input("verify", "no options of a run beside a run directory", what, "name a system")
-        return launch.verify(Path(what), simulate, free_energy)
+        return launch.verify(Path(what), simulate, free_energy, trust)
     out = out or Path(f"verify-{Path(what).stem if what.endswith(YAML) else what}")
     status = DONE
     if out.exists():
         if beta or assignments or seed:
             raise bad_input("--out", "a new directory, beside options of a run", str(out), "name another")
-        status = launch.resume(out, {})
+        status = launch.resume(out, {}, trust)
     else:
         if what.endswith(YAML) and read_yaml(Path(what)).get("method") == "brute":
             raise bad_input(what, "method: run, which verify compares with brute force", "brute", "leave `method` out")
         limits = {"seed": seed, "both": True, "workers": 2}
-        status = _start(what, "run", out, {"beta": beta}, assignments, None, None, limits)
-    return launch.verify(out, True, free_energy) if status == DONE else status
+        status = _start(what, "run", out, {"beta": beta}, assignments, None, None, limits, trust)
+    return launch.verify(out, True, free_energy, trust) if status == DONE else status
 
 
 @app.command()
@@ -163,6 +169,7 @@ def export(
     failures: Annotated[bool, typer.Option("--failures", help="The kept failure paths too.")] = False,
     form: Annotated[str, typer.Option("--format", help="dcd, xtc or hdf5.")] = "dcd",
     weights: Annotated[str, typer.Option("--weights", help="Table of weights: csv or parquet.")] = "csv",
+    trust: Annotated[bool, typer.Option("--trust", hidden=True)] = False,
 ) -> int:
     """Write each success path as a trajectory for mdtraj.load, with a table of weights and topology.pdb."""
     from .export import export_paths
@@ -228,6 +235,7 @@ def _start(
     backend: str | None,
     direction: str | None,
     values: Mapping[str, Any],
+    trusted: bool = False,
 ) -> int:
     from . import launch
     from .config import DIRECTIONS, RunConfig, parse_assignment, read_yaml
@@ -255,7 +263,7 @@ def _start(
     for one in DIRECTIONS:
         if direction == one:
             config = config.one_way(one, launch.default_options(config.system))
-    return launch.start(config, out)
+    return launch.start(config, out, trusted)
 
 
 def _checked_limits(values: Mapping[str, Any]) -> dict[str, Any]:

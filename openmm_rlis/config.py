@@ -16,6 +16,8 @@ from typing import Annotated, Any, Literal, Self
 import yaml
 from pydantic import Discriminator, Field, StringConstraints, Tag, model_validator
 
+from . import yaml_text
+from .disk import read
 from .errors import bad_input
 from .own import PREFIX, OwnSystem
 from .sections import Section, validated
@@ -187,17 +189,16 @@ def read_yaml(path: Path) -> dict[str, Any]:
         The file is missing, unreadable, not YAML or not a mapping.
     """
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        content = yaml_text.load(read(path).decode())
+    except RecursionError:
+        raise bad_input(str(path), "YAML without a value inside itself", "one nested without end") from None
     except (OSError, UnicodeDecodeError) as error:
         raise bad_input(str(path), "a readable YAML file", getattr(error, "strerror", None) or "binary data") from None
     except yaml.YAMLError as error:
         raise bad_input(str(path), "valid YAML", " ".join(str(error).split())) from None
     if not isinstance(content, dict) or not all(isinstance(key, str) for key in content):
         raise bad_input(str(path), "a YAML mapping of names to values", type(content).__name__)
-    try:
-        return {key: _numbers(value) for key, value in content.items()}
-    except RecursionError:
-        raise bad_input(str(path), "YAML without a value inside itself", "one nested without end") from None
+    return {key: _numbers(value) for key, value in content.items()}
 
 
 def parse_assignment(text: str) -> tuple[str, Any]:
@@ -211,8 +212,8 @@ def parse_assignment(text: str) -> tuple[str, Any]:
 def parse_value(text: str, argument: str) -> Any:
     """Return one value read as YAML; raises `InputError` naming `argument` when it is not YAML."""
     try:
-        value = yaml.safe_load(text)
-    except yaml.YAMLError:
+        value = yaml_text.load(text)
+    except (yaml.YAMLError, RecursionError):
         raise bad_input(argument, "a YAML value such as 5e-5, true or [C0, C1]", repr(text)) from None
     return None if value == "none" else _numbers(value)
 

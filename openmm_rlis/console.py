@@ -21,7 +21,9 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
+from .disk import opened
 from .errors import bad_input
+from .integrity import is_chained, read_json
 
 PLAIN_SECONDS = 5.0
 _TAIL_BYTES = 65_536
@@ -209,7 +211,8 @@ def status(directory: Path) -> dict[str, dict[str, Any]]:
         return {child.name: found for child in children if child.is_dir() for found in status(child).values()}
     if not (directory / "config.yaml").is_file():
         raise bad_input("DIR", "a run directory (with config.yaml)", str(directory))
-    result = _read_json(directory / "result.json") or {}
+    path = directory / "result.json"
+    result = read_json(path, is_chained(directory)) if path.exists() else {}
     snapshot, age = _last_progress(directory / "log.jsonl")
     done = "stopped" in result and (snapshot is None or snapshot.stage == "done")
     busy = is_being_written(directory)
@@ -245,7 +248,7 @@ def is_being_written(directory: Path) -> bool:
     try:
         import fcntl
 
-        with (directory / ".lock").open("rb") as file:
+        with opened(directory / ".lock") as file:
             fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except BlockingIOError:
         return True
@@ -254,18 +257,10 @@ def is_being_written(directory: Path) -> bool:
     return False
 
 
-def _read_json(path: Path) -> dict[str, Any] | None:
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return None
-    return content if isinstance(content, dict) else None
-
-
 def _last_progress(path: Path) -> tuple[Snapshot | None, float | None]:
     """Return the newest snapshot in a log and its age in seconds; a half-written last line is passed over."""
     try:
-        with path.open("rb") as file:
+        with opened(path) as file:
             file.seek(max(0, path.stat().st_size - _TAIL_BYTES))
             lines = file.read().decode("utf-8", errors="replace").splitlines()
         age = time.time() - path.stat().st_mtime
@@ -274,7 +269,7 @@ def _last_progress(path: Path) -> tuple[Snapshot | None, float | None]:
     for line in reversed(lines):
         try:
             entry = json.loads(line)
-        except ValueError:
+        except (ValueError, RecursionError):
             continue
         if isinstance(entry, dict) and "stage" in entry and "force_evaluations" in entry:
             return Snapshot.from_mapping(entry), max(0.0, age)

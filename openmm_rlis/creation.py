@@ -77,7 +77,7 @@ def write_root(
     for sub in (directory / "paths", *((directory / INPUTS,) if (directory / INPUTS).is_dir() else ()), directory):
         fsync_directory(sub)
     sums = {name: file_sha256(directory / name) for name in (*_ROOT_FILES, *files)}
-    replace(directory / MANIFEST, lambda path: write(path, [seal({"files": sums})]))
+    replace(directory / MANIFEST, lambda path: write(path, [seal({"files": sums, "chain": True})]))
     (directory / CREATING).unlink()
 
 

@@ -9,15 +9,16 @@ import errno
 import hashlib
 import io
 import json
+import math
 import os
+import stat
 import warnings
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from pathlib import Path
+from io import BufferedReader
+from pathlib import Path, PurePath
 from typing import Any
-
-import numpy as np
 
 from .errors import StorageError, bad_input
 
@@ -28,7 +29,7 @@ except ImportError:  # not on Windows: there the one-writer rule is not enforced
 
 FORMAT_VERSION = 1
 MANIFEST, LOCK, TMP = "manifest.json", ".lock", ".tmp-"
-_NON_FINITE = {"Infinity": np.inf, "-Infinity": -np.inf, "NaN": np.nan}
+_NON_FINITE = {"Infinity": math.inf, "-Infinity": -math.inf, "NaN": math.nan}
 
 
 @contextmanager
@@ -61,10 +62,41 @@ def write_all(file: io.RawIOBase, data: bytes | memoryview) -> None:
         view = view[file.write(view) or 0 :]
 
 
+@contextmanager
+def opened(path: Path) -> Iterator[BufferedReader]:
+    """Open an ordinary file to read it; a device or a pipe, which may never end, is an OSError."""
+    handle = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0))
+    with open(handle, "rb") as file:
+        if not stat.S_ISREG(os.fstat(handle).st_mode):
+            raise OSError(errno.EINVAL, "not an ordinary file")
+        yield file
+
+
+def read(path: Path) -> bytes:
+    """Return the bytes of an ordinary file."""
+    with opened(path) as file:
+        return file.read()
+
+
+def not_through_links(path: str, flags: int) -> int:
+    """Open a file of a run for writing, as an `opener`; a symbolic link there would lead out of the run."""
+    if os.path.islink(path):
+        raise OSError(errno.ELOOP, "a symbolic link, through which nothing is written; remove it")
+    return os.open(path, flags | getattr(os, "O_NOFOLLOW", 0), 0o644)
+
+
+def inside(directory: Path, name: str) -> Path:
+    """Return the path of a file of a run by its name in a manifest, which may not lead out of the run."""
+    parts = PurePath(name)
+    if not name or parts.is_absolute() or ".." in parts.parts:
+        raise StorageError(f"{directory} is damaged or was changed: it names a file outside of the run, {name[:200]!r}")
+    return directory / parts
+
+
 def write(path: Path, chunks: Iterable[bytes | memoryview]) -> str:
     """Write a new file, force it to disk and return the sha256 of what should be in it."""
     digest = hashlib.sha256()
-    with open(path, "wb", buffering=0) as file:
+    with open(path, "wb", buffering=0, opener=not_through_links) as file:
         for chunk in chunks:
             digest.update(chunk)
             write_all(file, chunk)
@@ -72,13 +104,19 @@ def write(path: Path, chunks: Iterable[bytes | memoryview]) -> str:
     return digest.hexdigest()
 
 
-def replace(path: Path, writer: Callable[[Path], object]) -> None:
-    """Write a file aside by `writer(temporary path)`, then put it in the place of `path` at once."""
+def replace(path: Path, writer: Callable[[Path], object], announce: Callable[[Path], None] | None = None) -> None:
+    """Write a file aside by `writer(temporary path)`, then put it in the place of `path` at once.
+
+    `announce` is called with the path of the finished temporary file before that.
+    """
     temporary = path.with_name(f"{TMP}{path.name}")
+    temporary.unlink(missing_ok=True)  # whatever it is: writers follow symbolic links
     try:
         writer(temporary)
         with open(temporary, "rb+") as file:
             os.fsync(file.fileno())
+        if announce is not None:
+            announce(temporary)
         os.replace(temporary, path)
         fsync_directory(path.parent)
     finally:
@@ -87,24 +125,32 @@ def replace(path: Path, writer: Callable[[Path], object]) -> None:
 
 def file_sha256(path: Path) -> str:
     """Return the checksum of a file."""
-    with open(path, "rb") as file:
+    with opened(path) as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def checked_bytes(path: Path, sha256: str) -> bytes:
     """Return the bytes of a file, or raise StorageError when they are not those that were written."""
     with storage_errors("read", path):
-        data = path.read_bytes()
+        data = read(path)
     if hashlib.sha256(data).hexdigest() != sha256:
         raise StorageError(f"{path} is damaged or was changed: its checksum is not the one in {MANIFEST}")
     return data
 
 
+def checked_text(path: Path, sha256: str) -> str:
+    """Return the text of a file, or raise StorageError as `checked_bytes` does, or when it is not text."""
+    try:
+        return checked_bytes(path, sha256).decode()
+    except UnicodeDecodeError:
+        raise StorageError(f"{path} is damaged or was changed: it is not text") from None
+
+
 def plain(value: Any, where: str) -> Any:
     """Return `value` in JSON types; nan and infinities become strings, since strict JSON has none."""
-    if isinstance(value, np.generic | np.ndarray):
+    if type(value).__module__.partition(".")[0] == "numpy":  # not imported: `rlis status` is quick without
         value = value.tolist()
-    if isinstance(value, float) and not np.isfinite(value):
+    if isinstance(value, float) and not math.isfinite(value):
         return "NaN" if value != value else "Infinity" if value > 0 else "-Infinity"
     if value is None or isinstance(value, bool):
         return value
@@ -168,19 +214,24 @@ def seal(content: dict[str, Any]) -> bytes:
 
 def unseal(path: Path) -> dict[str, Any]:
     """Return the content of a manifest after its version and checksum were verified."""
+    return sealed(path)[0]
+
+
+def sealed(path: Path) -> tuple[dict[str, Any], str]:
+    """Return the content of a manifest after its version and checksum were verified, and the checksum."""
     with storage_errors("read", path):
-        data = path.read_bytes()
+        data = read(path)
     try:
         content = dict(json.loads(data))
-        seal = content.pop("sha256")
-    except (ValueError, TypeError, KeyError) as error:
+        seal = str(content.pop("sha256"))
+    except (ValueError, TypeError, KeyError, RecursionError) as error:
         raise StorageError(f"{path} is damaged: it is not a manifest") from error
     if content.get("format_version") != FORMAT_VERSION:
         found = content.get("format_version")
         raise bad_input(str(path), f"format version {FORMAT_VERSION}", found, "use the release that wrote this run")
     if hashlib.sha256(json_bytes(content)).hexdigest() != seal:
         raise StorageError(f"{path} is damaged or was changed: its checksum does not fit")
-    return content
+    return content, seal
 
 
 class Lock:
@@ -189,7 +240,7 @@ class Lock:
     def __init__(self, directory: Path) -> None:
         path = directory / LOCK
         with storage_errors("write in", directory):
-            handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+            handle = not_through_links(str(path), os.O_RDWR | os.O_CREAT)
         self.release = weakref.finalize(self, os.close, handle)
         if fcntl is None:
             return

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from .disk import replace
 from .figures import (
     BLUE,
     CHANNEL_COLOURS,
@@ -104,7 +105,7 @@ def draw_all(scene: Scene, folder: Path) -> list[Path]:
                 figures["structures"] = draw_structures(runs, scene.plane)
         folder.mkdir(parents=True, exist_ok=True)
         for name, figure in figures.items():
-            figure.savefig(folder / f"{name}.png")
+            replace(folder / f"{name}.png", figure.savefig)
     return [folder / f"{name}.png" for name in figures]
 
 

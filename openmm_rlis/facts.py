@@ -17,7 +17,6 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
-from xml.etree import ElementTree
 
 from scipy.constants import R as GAS_CONSTANT
 
@@ -27,6 +26,7 @@ from .estimators import Estimate
 from .launch import holds_run, is_parent
 from .storage import RunDirectory
 from .views import RunData, obtain
+from .xml_text import parsed
 
 SUPERSCRIPTS = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 SPACE = "\N{NO-BREAK SPACE}"
@@ -299,8 +299,8 @@ def _forces(run: RunData) -> str:
     if run.loaded is None:
         return "forces unknown"
     try:
-        tree = ElementTree.fromstring(RunDirectory.open(run.loaded.directory).system_xml)
-    except (ElementTree.ParseError, RlisError):
+        tree = parsed(RunDirectory.open(run.loaded.directory).system_xml)
+    except (ValueError, RlisError):
         return "forces unknown"
     kinds = sorted({str(force.get("type")) for force in tree.iter("Force")})
     return f"forces: {', '.join(kinds) or 'none'}"

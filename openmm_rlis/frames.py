@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import math
 import re
 import zipfile
 from collections.abc import Iterator, Mapping, Sequence
@@ -13,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .disk import FORMAT_VERSION, MANIFEST, file_sha256, fsync_directory, seal, storage_errors, write
+from .disk import FORMAT_VERSION, MANIFEST, file_sha256, fsync_directory, inside, seal, storage_errors, write
 from .errors import StorageError, bad_input
 from .trees import Frames, PathTree
 
@@ -36,6 +37,45 @@ def pack(arrays: Mapping[str, NDArray[Any]]) -> bytes:
             with archive.open(zipfile.ZipInfo(f"{name}.npy"), "w", force_zip64=True) as file:
                 np.lib.format.write_array(file, array, allow_pickle=False)
     return buffer.getvalue()
+
+
+def unpack(data: bytes, path: Path) -> dict[str, NDArray[Any]]:
+    """Return the arrays in the bytes of an .npz as `pack` makes it, each as large as its bytes.
+
+    Raises
+    ------
+    StorageError
+        It is something else: compressed, with objects, or with a header that asks for more memory than the file has.
+    """
+    arrays = {}
+    try:
+        with zipfile.ZipFile(io.BytesIO(data)) as archive:
+            entries = archive.infolist()
+            stored = all(entry.compress_type == zipfile.ZIP_STORED for entry in entries)
+            if not stored or sum(entry.file_size for entry in entries) > len(data):
+                raise ValueError("it says that it is larger unpacked")
+            for entry in entries:
+                content = archive.read(entry)
+                _check_size(content)
+                arrays[entry.filename.removesuffix(".npy")] = np.lib.format.read_array(
+                    io.BytesIO(content), allow_pickle=False
+                )
+    except (ValueError, TypeError, KeyError, EOFError, OSError, RuntimeError, zipfile.BadZipFile) as error:
+        raise StorageError(f"{path} is damaged or was changed: {str(error).splitlines()[0]}") from None
+    return arrays
+
+
+def _check_size(content: bytes) -> None:
+    """Raise ValueError unless the header of an .npy fits its bytes."""
+    file = io.BytesIO(content)
+    read_header = {
+        (1, 0): np.lib.format.read_array_header_1_0,
+        (2, 0): np.lib.format.read_array_header_2_0,
+    }[np.lib.format.read_magic(file)]
+    shape, _, dtype = read_header(file)
+    count = math.prod(shape)
+    if dtype.hasobject or count > len(content) or count * dtype.itemsize != len(content) - file.tell():
+        raise ValueError("an array in it is not as large as its header says")
 
 
 def pack_trees(trees: Sequence[PathTree]) -> dict[str, NDArray[Any]]:
@@ -104,7 +144,9 @@ class FrameFile:
         n_frames, n_atoms, _ = self.shape
         layout = (n_frames, 3, n_atoms + 2)
         with storage_errors("read", self.path):
-            offset = self.path.stat().st_size - 4 * int(np.prod(layout))
+            offset = self.path.stat().st_size - 4 * math.prod(layout)
+            if min(offset, *layout) < 0:
+                raise StorageError(f"{self.path} is damaged: it does not hold {n_frames} frames of {n_atoms} atoms")
             records = np.memmap(self.path, dtype="<f4", mode="r", offset=offset, shape=layout)
             angstrom = np.asarray(records[index], dtype=np.float64)[..., 1:-1]
         return np.swapaxes(angstrom / 10.0, -1, -2).astype(np.float32)
@@ -147,13 +189,13 @@ def checked_round(
 
 def fill_round(
     where: Path,
-    stage: str,
-    index: int,
+    head: Mapping[str, Any],
     arrays: Mapping[str, NDArray[Any]],
     info: Any,
     trees: Sequence[PathTree],
 ) -> None:
-    """Write all files of a round into the directory `where`, the manifest last."""
+    """Write all files of a round into the directory `where`, the manifest, which begins with `head`, last."""
+    stage, index = head["stage"], head["index"]
     here = f"rounds/{stage}/{index:06d}"
     files = {f"{here}/arrays.npz": write(where / "arrays.npz", [pack(arrays)])}
     frames: list[str | None] = []
@@ -162,7 +204,7 @@ def fill_round(
         frames.append(name and f"paths/{name}")
         if name is not None:
             files[f"paths/{name}"] = write(where / name, dcd_chunks(one.positions))
-    manifest = {"stage": stage, "index": index, "files": files, "frames": frames, "info": info}
+    manifest = {**head, "files": files, "frames": frames, "info": info}
     write(where / MANIFEST, [seal(manifest)])
     fsync_directory(where)
 
@@ -178,7 +220,7 @@ def unpack_trees(run: Path, arrays: dict[str, NDArray[Any]], manifest: dict[str,
         cut = {key: arrays[f"tree.{key}"][of_frames if key in ("parents", "lags") else of_paths] for key in TREE_FIELDS}
         positions: Any = np.empty((0, n_atoms, 3), dtype=np.float32)
         if name is not None:
-            positions = FrameFile(run / name, n_frames, n_atoms, manifest["files"][name])
+            positions = FrameFile(inside(run, name), n_frames, n_atoms, manifest["files"][name])
         batch, round_ = int(arrays["tree.batch"][i]), int(arrays["tree.round"][i])
         trees.append(PathTree(positions, **cut, batch=batch, round=round_))
     return tuple(trees)

@@ -26,7 +26,7 @@ from .creation import PROBLEM
 from .disk import MANIFEST, checked_bytes, json_bytes, plain, restored, unseal
 from .errors import InputError, bad_input
 from .storage import RunDirectory
-from .system_xml import Difference, system_differences
+from .system_differences import Difference, system_differences
 
 if TYPE_CHECKING:
     from .problem import Problem

@@ -24,6 +24,7 @@ from typing import Any, get_type_hints
 from pydantic import TypeAdapter, ValidationError
 from pydantic.errors import PydanticSchemaGenerationError
 
+from . import checksums, integrity
 from .config import DIRECTIONS, RunConfig
 from .console import Display, Snapshot, make_display
 from .errors import InputError, RlisError, StorageError, bad_input
@@ -43,12 +44,16 @@ LIMITS = {
 }
 
 
-def build(config: RunConfig) -> Any:
-    """Return the `Problem` of a configuration; raises a one-line `InputError` for bad options."""
+def build(config: RunConfig, trusted: bool = False) -> Any:
+    """Return the `Problem` of a configuration; raises a one-line `InputError` for bad options.
+
+    A `trusted` System XML may hold forces that run code. Nothing that is stored says so: whoever reads it is asked
+    again.
+    """
     if isinstance(config.system, OwnSystem):
         from .assembly import build as assemble
 
-        return assemble(config.system.with_options(config.options))
+        return assemble(config.system.with_options(config.options), trusted)
     from . import systems
 
     modules = systems.available()
@@ -103,8 +108,8 @@ def worst(statuses: Sequence[int]) -> int:
     return max((s if s in _SEVERITY else FAILED for s in statuses), key=_SEVERITY.index)
 
 
-def start(config: RunConfig, directory: Path) -> int:
-    """Run a configuration in a new directory and return the exit status.
+def start(config: RunConfig, directory: Path, trusted: bool = False) -> int:
+    """Run a configuration in a new directory and return the exit status; `trusted` is as for `build`.
 
     Raises
     ------
@@ -112,18 +117,20 @@ def start(config: RunConfig, directory: Path) -> int:
         Bad option, or a directory that is not empty; nothing has been written then.
     """
     if not config.both:
-        build_first = build(config)
+        build_first = build(config, trusted)
         return _watched(directory, lambda report: _sample(config, build_first, directory, report))
     if directory.exists() and (not directory.is_dir() or any(directory.iterdir())):
         raise bad_input("--out", "a new or empty directory", str(directory), "name another or use `rlis resume`")
-    _apart(_build_both, config)
+    _apart(_build_both, config, trusted)
     directory.mkdir(parents=True, exist_ok=True)
     if isinstance(config.system, OwnSystem):
         from .assembly import copied
 
-        config = config.with_system(copied(config.system, directory))
-    config.to_yaml(directory / "config.yaml")
-    return _both(config.located(directory), directory, {})
+        own = copied(config.system, directory)
+        checksums.cover(directory, [str(path) for path in own.files().values()])
+        config = config.with_system(own)
+    checksums.replace_covered(directory / "config.yaml", config.to_yaml)
+    return _both(config.located(directory), directory, {}, trusted)
 
 
 def _apart(check: Callable[..., None], config: RunConfig, *more: Any) -> None:
@@ -136,13 +143,13 @@ def _apart(check: Callable[..., None], config: RunConfig, *more: Any) -> None:
         check(config, *more)
 
 
-def _build_both(config: RunConfig) -> None:
+def _build_both(config: RunConfig, trusted: bool) -> None:
     """Raise `InputError` unless both directions are sound, before anything is written."""
     for direction in DIRECTIONS:
-        build(config.one_way(direction, default_options(config.system)))
+        build(config.one_way(direction, default_options(config.system)), trusted)
 
 
-def _check_both(config: RunConfig, directory: Path) -> None:
+def _check_both(config: RunConfig, directory: Path, trusted: bool) -> None:
     """Raise `InputError` unless the runs that are there are those of the config.yaml beside them."""
     from . import identity
     from .storage import RunDirectory
@@ -150,7 +157,7 @@ def _check_both(config: RunConfig, directory: Path) -> None:
     begun = [direction for direction in DIRECTIONS if (directory / direction / "manifest.json").is_file()]
     for direction in begun:
         stored = RunDirectory.open(directory / direction).config
-        problem = build(config.one_way(direction, default_options(config.system)))
+        problem = build(config.one_way(direction, default_options(config.system)), trusted)
         minimized = isinstance(config.system, OwnSystem) and config.system.minimize  # to other digits elsewhere
         found = identity.differences(problem, stored, directory / direction, structures=not minimized)
         if found:
@@ -160,17 +167,22 @@ def _check_both(config: RunConfig, directory: Path) -> None:
         identity.check_directions(*(directory / direction for direction in DIRECTIONS))
 
 
-def resume(directory: Path, limits: Mapping[str, Any]) -> int:
-    """Continue the run, or both runs, in a directory and return the exit status; `limits` replace the stored ones."""
+def resume(directory: Path, limits: Mapping[str, Any], trusted: bool = False) -> int:
+    """Continue the run, or both runs, in a directory and return the exit status; `limits` replace the stored ones.
+
+    `trusted` is as for `build`.
+    """
     if not (directory / "config.yaml").is_file():
         raise bad_input("DIR", "a run directory (with config.yaml)", str(directory))
     if is_parent(directory):
+        if wrong := checksums.damage(directory):
+            raise StorageError(wrong[0])
         config = RunConfig.from_yaml(directory / "config.yaml")
-        _apart(_check_both, config, directory)
-        return _both(config, directory, limits)
+        _apart(_check_both, config, directory, trusted)
+        return _both(config, directory, limits, trusted)
     from . import sampler
 
-    return _watched(directory, lambda report: sampler.resume(directory, progress=report, **limits))
+    return _watched(directory, lambda report: sampler.resume(directory, progress=report, trusted=trusted, **limits))
 
 
 def is_parent(directory: Path) -> bool:
@@ -190,19 +202,21 @@ def run_directories(directory: Path) -> dict[str, Path]:
     return {direction: directory / direction for direction in DIRECTIONS if (directory / direction).is_dir()}
 
 
-def verify(directory: Path, simulate: bool, free_energy: float | None = None) -> int:
+def verify(directory: Path, simulate: bool, free_energy: float | None = None, trusted: bool = False) -> int:
     """Print a table of checks of each run in `directory`; status 1 if one fails, 2 if files are damaged.
 
     `free_energy` is F_B - F_A of the cores in kJ/mol, for a directory of both directions; see `verify.check_balance`.
     """
     from .result import load
 
-    results = {path: load(path) for path in run_directories(directory).values()}
+    results = {path: load(path, trusted=trusted) for path in run_directories(directory).values()}
     if free_energy is not None and len(results) < 2:
         raise bad_input("--free-energy", "a directory of both directions (rlis run --both)", str(directory))
-    from .verify import check_balance, check_records, check_simulations
+    from .verify import check_balance, check_parent, check_records, check_simulations
 
     statuses = []
+    if directory not in results:
+        statuses.append(BAD_INPUT * _show_checks(str(directory), [check_parent(directory)]))
     for path, result in results.items():
         checks = list(check_records(result))
         if simulate and result.config["method"] == "run" and checks[0].verdict == "pass":
@@ -259,25 +273,29 @@ def _watched(directory: Path, work: Work, display: Display | None = None, name: 
     return status_of(work(lambda progress: display.show(name, Snapshot.of(progress))))
 
 
-def _both(config: RunConfig, directory: Path, limits: Mapping[str, Any]) -> int:
+def _both(config: RunConfig, directory: Path, limits: Mapping[str, Any], trusted: bool) -> int:
     with make_display(as_json=False) as display:
-        run_them = _at_once if config.workers >= 2 else _in_turn
-        statuses = run_them(config, directory, limits, display)
+        if config.workers >= 2:
+            statuses = _at_once(directory, limits, display, trusted)
+        else:
+            statuses = _in_turn(config, directory, limits, display, trusted)
     join_results(directory)
     print(f"results in {directory / 'result.json'}", flush=True)
     return worst(statuses)
 
 
-def _in_turn(config: RunConfig, directory: Path, limits: Mapping[str, Any], display: Display) -> list[int]:
+def _in_turn(
+    config: RunConfig, directory: Path, limits: Mapping[str, Any], display: Display, trusted: bool
+) -> list[int]:
     from . import sampler
 
     def work(direction: Any, report: Report) -> Any:
         own = directory / direction
         if holds_run(own):
-            return sampler.resume(own, progress=report, **limits)
+            return sampler.resume(own, progress=report, trusted=trusted, **limits)
         one_way = config.one_way(direction, default_options(config.system))
         one_way = RunConfig.from_mapping({**one_way.to_mapping(), **limits})
-        return _sample(one_way, build(one_way), own, report)
+        return _sample(one_way, build(one_way, trusted), own, report)
 
     statuses = []
     for direction in DIRECTIONS:
@@ -294,8 +312,8 @@ def status_of_error(error: BaseException) -> int:
     return BAD_INPUT if isinstance(error, InputError | StorageError) else FAILED
 
 
-def _at_once(config: RunConfig, directory: Path, limits: Mapping[str, Any], display: Display) -> list[int]:
-    commands = [_child_command(directory, direction, limits) for direction in DIRECTIONS]
+def _at_once(directory: Path, limits: Mapping[str, Any], display: Display, trusted: bool) -> list[int]:
+    commands = [_child_command(directory, direction, limits, trusted) for direction in DIRECTIONS]
     children = [_spawn(command) for command in commands]
     with ThreadPoolExecutor(len(children)) as threads:
         work = [threads.submit(_follow, child, name, display) for child, name in zip(children, DIRECTIONS, strict=True)]
@@ -306,7 +324,7 @@ def _at_once(config: RunConfig, directory: Path, limits: Mapping[str, Any], disp
                 child.kill()
 
 
-def _child_command(directory: Path, direction: str, limits: Mapping[str, Any]) -> list[str]:
+def _child_command(directory: Path, direction: str, limits: Mapping[str, Any], trusted: bool = False) -> list[str]:
     command = [sys.executable, "-m", "openmm_rlis.cli"]
     if holds_run(directory / direction):
         command += ["resume", str(directory / direction)]
@@ -319,6 +337,7 @@ def _child_command(directory: Path, direction: str, limits: Mapping[str, Any]) -
             "--direction",
             direction,
         ]
+    command += ["--trust"] if trusted else []
     return command + [part for key, value in limits.items() for part in (LIMITS[key], str(value))]
 
 
@@ -367,7 +386,6 @@ def join_results(directory: Path) -> None:
     files = {direction: directory / direction / "result.json" for direction in DIRECTIONS}
     if not all(file.is_file() for file in files.values()):
         return
-    joined = {direction: json.loads(file.read_text(encoding="utf-8")) for direction, file in files.items()}
-    beside = directory / "result.json.part"
-    beside.write_text(json.dumps(joined, indent=2) + "\n", encoding="utf-8")
-    os.replace(beside, directory / "result.json")
+    joined = {direction: integrity.read_json(file) for direction, file in files.items()}
+    text = json.dumps(joined, indent=2) + "\n"
+    checksums.replace_covered(directory / "result.json", lambda path: path.write_text(text, encoding="utf-8"))

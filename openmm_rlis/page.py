@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from . import drawings, facts, figures, planes, provenance
-from .disk import replace, storage_errors
+from .disk import read, replace, storage_errors
 from .drawings import Scene
 from .facts import Row
 from .figures import styled
@@ -328,5 +328,5 @@ def _again(runs: Sequence[RunData], directory: Path) -> Section:
     found = runs[0].result.get("versions", {})
     rows = [Row(str(name), "", [(str(version), "")]) for name, version in found.items()]
     fixed = ["\n".join(line for line in commands if line is not None), provenance.bibtex()]
-    fixed += [(place / "config.yaml").read_text(encoding="utf-8") for place in places]
+    fixed += [read(place / "config.yaml").decode() for place in places]
     return Section("To repeat and to cite", words, ["version"], rows, fixed=[text for text in fixed if text])

@@ -23,6 +23,7 @@ from .errors import DivergedError, InputError, bad_input
 from .features import Feature, Joined, as_feature, check_feature, sorted_distances
 from .features import positions as coordinates
 from .regions import Region, check_disjoint, codes_of, membership
+from .system_xml import check as check_forces
 from .units import as_float, as_positions, thermal_energy
 
 if TYPE_CHECKING:
@@ -260,6 +261,7 @@ def check_system(system: openmm.System) -> None:
     n = system.getNumParticles()
     if n == 0:
         raise bad_input("system", "at least one particle", "none")
+    check_forces(system)
     for force in system.getForces():
         kind = type(force).__name__
         if "Barostat" in kind:

@@ -16,6 +16,7 @@ from typing import Any
 
 import yaml
 
+from . import checksums
 from .config import RunConfig, Settings
 from .errors import InputError
 from .launch import LIMITS
@@ -78,8 +79,11 @@ def _text(value: Any) -> str:
 
 def parent_config(directory: Path) -> Mapping[str, Any] | None:
     """Return the configuration of a directory of both directions, or None if it has none."""
+    path = directory / "config.yaml"
+    if path.is_file():
+        checksums.checked(path)
     try:
-        return RunConfig.from_yaml(directory / "config.yaml").to_mapping()
+        return RunConfig.from_yaml(path).to_mapping()
     except InputError:
         return None
 

@@ -14,6 +14,7 @@ from typing import Any
 import openmm
 
 from .errors import bad_input
+from .system_xml import copied
 
 MAX_PACKED_ATOMS = 200
 
@@ -35,7 +36,7 @@ def pack(system: openmm.System, n_copies: int) -> openmm.System:
     if n_copies < 1:
         raise bad_input("n_copies", "1 or more", n_copies)
     if n_copies == 1:
-        return openmm.XmlSerializer.deserialize(openmm.XmlSerializer.serialize(system))
+        return copied(system)
     packed = openmm.System()
     n = system.getNumParticles()
     masses = [system.getParticleMass(i) for i in range(n)]

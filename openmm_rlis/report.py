@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from .problem import Problem
 
 
-def report(directory: Path, figures: bool = True, problem: Problem | None = None) -> list[Path]:
+def report(directory: Path, figures: bool = True, problem: Problem | None = None, trusted: bool = False) -> list[Path]:
     """Print the tables of a run, or of both its directions, and return the figures and the page that were written.
 
     Parameters
@@ -37,6 +37,8 @@ def report(directory: Path, figures: bool = True, problem: Problem | None = None
         Without them nothing is written.
     problem
         For a run whose regions are Python objects: with it the page shows the committor, channels and regions.
+    trusted
+        Whether the run's system.xml may hold forces that run code; without it the page leaves out what needs them.
 
     Raises
     ------
@@ -50,7 +52,7 @@ def report(directory: Path, figures: bool = True, problem: Problem | None = None
         raise bad_input("DIR", "a run directory with at least one direction begun", str(directory))
     if len(paths) == 2:
         check_directions(*paths)
-    runs = [load(path, _of_direction(problem, path) if len(paths) == 2 else problem) for path in paths]
+    runs = [load(path, _of_direction(problem, path) if len(paths) == 2 else problem, trusted) for path in paths]
     console = Console()
     for run in runs:
         for item in tables(run.result):

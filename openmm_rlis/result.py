@@ -44,14 +44,17 @@ class Result:
     ----------
     run
         The directory, open for reading at least.
-    problem
-        Only `value` needs it.
+    problem, trusted
+        Only `value` needs them; as for `load`.
     before
         What was read of the same run earlier: its rounds are not read again.
     """
 
-    def __init__(self, run: RunDirectory, problem: Problem | None = None, before: Result | None = None) -> None:
+    def __init__(
+        self, run: RunDirectory, problem: Problem | None = None, before: Result | None = None, trusted: bool = False
+    ) -> None:
         self.directory: Path = run.path
+        self.trusted = trusted
         self.config = run.config
         self._run = run
         self._problem = problem
@@ -201,7 +204,7 @@ class Result:
             raise bad_input(
                 "value", "a run that has learned a value function", str(self.directory), "brute runs have none"
             )
-        return ValueFunction.load(self._run.value_path, self.problem)
+        return ValueFunction.load(self._run.value_path, self.problem, self._run.read_value())
 
     @cached_property
     def checks(self) -> list[Diagnostic]:
@@ -248,7 +251,7 @@ class Result:
         InputError
             The problem was built from Python callables and not given to `load`.
         """
-        return self._problem or problem_of(self.config, None, self.directory)
+        return self._problem or problem_of(self.config, None, self.directory, self.trusted)
 
     @property
     def seed(self) -> int:
@@ -306,8 +309,10 @@ def _frames(paths: PathEnsemble) -> Iterator[NDArray[np.float32]]:
     return (paths.positions(i) for i in range(len(paths)))
 
 
-def problem_of(config: Mapping[str, Any], problem: Problem | None, directory: Path | None = None) -> Problem:
-    """Return the given problem, or build it again from the stored recipe, and from the files in the run directory.
+def problem_of(
+    config: Mapping[str, Any], problem: Problem | None, directory: Path | None = None, trusted: bool = False
+) -> Problem:
+    """Return the given problem, or build it again from the stored recipe and the files in the run directory.
 
     Raises
     ------
@@ -325,7 +330,7 @@ def problem_of(config: Mapping[str, Any], problem: Problem | None, directory: Pa
     if directory is not None and str(config["recipe"]["system"]).startswith(PREFIX):
         from .assembly import rebuild
 
-        found = rebuild(config["recipe"]["options"], directory)
+        found = rebuild(config["recipe"]["options"], directory, trusted)
     else:
         from .systems import build
 
@@ -334,7 +339,7 @@ def problem_of(config: Mapping[str, Any], problem: Problem | None, directory: Pa
     return found
 
 
-def load(directory: str | Path, problem: Problem | None = None) -> Result:
+def load(directory: str | Path, problem: Problem | None = None, *, trusted: bool = False) -> Result:
     """Return the results in a run directory, of a finished or running run.
 
     Parameters
@@ -343,6 +348,8 @@ def load(directory: str | Path, problem: Problem | None = None) -> Result:
         A run directory; of a run in both directions, `DIR/forward` or `DIR/backward`.
     problem
         Only for `.value` and channels by grouping, and only if the regions are Python objects.
+    trusted
+        Whether the directory's system.xml may hold forces that run code, which `.value` and `.problem` then execute.
 
     Raises
     ------
@@ -352,7 +359,7 @@ def load(directory: str | Path, problem: Problem | None = None) -> Result:
         Its files cannot be read.
     """
     run = RunDirectory.open(directory)
-    return Result(run, None if problem is None else problem_of(run.config, problem, run.path))
+    return Result(run, None if problem is None else problem_of(run.config, problem, run.path), trusted=trusted)
 
 
 def versions() -> dict[str, str]:

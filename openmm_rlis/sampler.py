@@ -25,6 +25,7 @@ from .loop import Loop, Progress, Report
 from .problem import Problem
 from .result import Result, load, problem_of
 from .storage import RunDirectory
+from .system_xml import check_sendable
 from .value import ValueFunction
 
 __all__ = ["Progress", "Result", "brute", "load", "resume", "run"]
@@ -132,6 +133,7 @@ def resume(
     max_seconds: float | None = None,
     workers: int | None = None,
     progress: Report | None = None,
+    trusted: bool = False,
 ) -> Result:
     """Continue a run from its last whole round; limits given here replace the stored ones.
 
@@ -147,6 +149,8 @@ def resume(
         Processes; the numbers do not depend on it.
     progress
         Called with a `Progress` now and then.
+    trusted
+        Whether the directory's system.xml may hold forces that run code; it is read only if `problem` is not given.
 
     Raises
     ------
@@ -156,7 +160,7 @@ def resume(
         Files are damaged, or another process is writing.
     """
     found = RunDirectory.open(directory)
-    problem = problem_of(found.config, problem, found.path)  # first: nothing is written for another problem
+    problem = problem_of(found.config, problem, found.path, trusted)  # first: nothing is written for another problem
     with RunDirectory.open(directory, write=True) as store:
         config = store.config
         if workers is not None:
@@ -166,6 +170,7 @@ def resume(
             max_force_evaluations or config["max_force_evaluations"],
             max_seconds or config["max_seconds"],
         )
+        check_sendable(problem.system, config["workers"])
         engine = Engine(problem, int(config["settings"]["n_slots"]), config["platform"])
         return Loop(store, problem, engine, goal, progress, config).run()
 
@@ -177,6 +182,7 @@ def _config(
         raise bad_input("seed", "a whole number, 0 or more", seed)
     if workers < 1:
         raise bad_input("workers", "1 or more", workers)
+    check_sendable(problem.system, workers)
     names = [region.name for region in problem.regions]
     recipe = problem.recipe
     return {

@@ -14,7 +14,6 @@ files are float32 in Angstrom, so they come back to one rounding. No box is stor
 
 from __future__ import annotations
 
-import io
 import json
 import os
 import re
@@ -26,10 +25,11 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import yaml
 from numpy.typing import ArrayLike, NDArray
 
+from . import yaml_text
+from .checksums import checked, replace_covered
 from .creation import clear_unfinished, n_particles, refuse_occupied, write_root
 from .disk import (
     LOCK,
@@ -38,19 +38,22 @@ from .disk import (
     Entries,
     Lock,
     checked_bytes,
-    file_sha256,
+    checked_text,
     fsync_directory,
     json_bytes,
+    not_through_links,
     plain,
-    replace,
+    read,
     restored,
+    sealed,
     storage_errors,
     unseal,
     write,
     write_all,
 )
-from .errors import InputError, StorageError, bad_input
-from .frames import FrameFile, Round, checked_round, fill_round, pack_trees, predicted_bytes, unpack_trees
+from .errors import StorageError, bad_input
+from .frames import FrameFile, Round, checked_round, fill_round, pack_trees, predicted_bytes, unpack, unpack_trees
+from .integrity import chain_end, damage, is_chained, read_json, refuse_links
 from .paths import PathEnsemble, PathTree, trivial_topology
 
 __all__ = ["FrameFile", "Round", "RunDirectory", "predicted_bytes"]
@@ -65,9 +68,10 @@ class RunDirectory:
     ``open(path, write=True)`` hold a lock until `close`, the end of a ``with`` block, or the end of the process.
     """
 
-    def __init__(self, path: str | Path, _lock: Lock | None = None) -> None:
+    def __init__(self, path: str | Path, _lock: Lock | None = None, _newest: str | None = None) -> None:
         self.path = Path(path)
         self._lock = _lock
+        self._newest = _newest  # checksum of the newest manifest, for the next round; see `integrity`
 
     # Creating and opening
 
@@ -125,7 +129,7 @@ class RunDirectory:
                 directory.rmdir()
             lock.release()
             raise
-        return cls(directory, lock)
+        return cls(directory, lock, chain_end(directory))
 
     @classmethod
     def open(cls, path: str | Path, write: bool = False) -> RunDirectory:
@@ -136,15 +140,16 @@ class RunDirectory:
         InputError
             When `path` is not a run directory or has another format version.
         StorageError
-            When its manifest is damaged, or with `write` when another process is writing.
+            When its manifest is damaged or a round is missing; or with `write` when another process is writing.
         """
         directory = Path(path)
         if not (directory / MANIFEST).is_file():
             raise bad_input("directory", "a run directory", f"{directory}, which has no {MANIFEST}", "check the path")
-        unseal(directory / MANIFEST)
+        newest = chain_end(directory)  # before anything is removed: frames of a missing round are no leftovers
         if not write:
             return cls(directory)
-        run = cls(directory, Lock(directory))
+        refuse_links(directory)
+        run = cls(directory, Lock(directory), newest)
         with storage_errors("clean", directory):
             run._remove_leftovers()
         return run
@@ -163,7 +168,7 @@ class RunDirectory:
 
     def _remove_leftovers(self) -> None:
         for path in self.leftovers():
-            if path.is_dir():
+            if path.is_dir() and not path.is_symlink():
                 shutil.rmtree(path)
             else:
                 path.unlink(missing_ok=True)
@@ -223,12 +228,13 @@ class RunDirectory:
         plain_info = plain(info, "info")
         temporary = final.with_name(f"{TMP}{final.name}")
         names = [f"{stage}-{index:06d}-{one.batch:03d}.dcd" for one in tree if one.n_frames]
+        head = {"stage": stage, "index": index, **({"previous": self._newest} if self._newest else {})}
         try:
             with storage_errors("write round", final):
                 shutil.rmtree(temporary, ignore_errors=True)
                 temporary.mkdir(parents=True)
                 fsync_directory(final.parent.parent)
-                fill_round(temporary, stage, index, {**plain_arrays, **pack_trees(tree)}, plain_info, tree)
+                fill_round(temporary, head, {**plain_arrays, **pack_trees(tree)}, plain_info, tree)
                 for name in names:
                     os.rename(temporary / name, self.path / "paths" / name)
                 fsync_directory(self.path / "paths")
@@ -241,6 +247,9 @@ class RunDirectory:
                     with suppress(OSError):
                         (self.path / "paths" / name).unlink()
             raise
+        finally:
+            if self._newest and final.exists():
+                self._newest = sealed(final / MANIFEST)[1]
 
     def rounds(self, stage: str) -> list[int]:
         """Return the indices of the whole rounds of a stage, ascending."""
@@ -270,8 +279,7 @@ class RunDirectory:
                 f"{where} holds round {manifest['index']} of stage {manifest['stage']}: it was moved here"
             )
         data = checked_bytes(where / "arrays.npz", manifest["files"][f"rounds/{stage}/{where.name}/arrays.npz"])
-        with np.load(io.BytesIO(data), allow_pickle=False) as archive:
-            arrays = {name: archive[name] for name in archive.files}
+        arrays = unpack(data, where / "arrays.npz")
         trees = unpack_trees(self.path, arrays, manifest)
         own = {name: array for name, array in arrays.items() if not name.startswith("tree.")}
         return Round(own, restored(manifest["info"]), trees)
@@ -292,13 +300,17 @@ class RunDirectory:
     # Single files
 
     def _root_file(self, name: str) -> str:
-        return checked_bytes(self.path / name, unseal(self.path / MANIFEST)["files"][name]).decode()
+        return checked_text(self.path / name, unseal(self.path / MANIFEST)["files"][name])
 
     @property
     def config(self) -> dict[str, Any]:
         """The settings given to `create`."""
-        content = restored(yaml.safe_load(self._root_file("config.yaml")))
-        return Entries({k: v for k, v in content.items() if k != "format_version"}, self.path / "config.yaml")
+        path = self.path / "config.yaml"
+        try:
+            content = dict(restored(yaml_text.load(self._root_file("config.yaml"))))
+        except (yaml.YAMLError, RecursionError, TypeError, ValueError) as error:
+            raise StorageError(f"{path} is damaged: {' '.join(str(error).split())}") from None
+        return Entries({k: v for k, v in content.items() if k != "format_version"}, path)
 
     @property
     def system_xml(self) -> str:
@@ -315,13 +327,17 @@ class RunDirectory:
         """Where the value function stands (value.pt)."""
         return self.path / "value.pt"
 
+    def read_value(self) -> bytes:
+        """Return the bytes of value.pt after its checksum was verified, if the run is not of an early version."""
+        return checked(self.value_path, is_chained(self.path))
+
     def write_value(self, data: bytes | Callable[[Path], object]) -> None:
         """Replace value.pt at once, by its bytes or by a function that writes the path it is given."""
         self._require_lock()
         writer = data if callable(data) else (lambda path: write(path, [data]))
         with storage_errors("write", self.value_path):
             try:
-                replace(self.value_path, writer)
+                replace_covered(self.value_path, writer)
             except RuntimeError as error:  # what torch.save raises when the disk is full
                 line = str(error).splitlines()[0] if str(error) else "the writer failed"
                 raise StorageError(f"cannot write {self.value_path}: {line}") from error
@@ -331,26 +347,21 @@ class RunDirectory:
         self._require_lock()
         data = json_bytes(plain(result, "result"))
         with storage_errors("write", self.path / "result.json"):
-            replace(self.path / "result.json", lambda path: write(path, [data]))
+            replace_covered(self.path / "result.json", lambda path: write(path, [data]))
 
     def read_result(self) -> dict[str, Any]:
         """Return result.json as it was given to `write_result`."""
         path = self.path / "result.json"
         if not path.is_file():
             raise StorageError(f"{path} is not there: the run has not got as far as a result")
-        with storage_errors("read", path):
-            data = path.read_bytes()
-        try:
-            return dict(restored(json.loads(data)))
-        except (ValueError, TypeError) as error:
-            raise StorageError(f"{path} is damaged: it is not JSON") from error
+        return dict(restored(read_json(path, is_chained(self.path))))
 
     def log(self, event: str, **fields: Any) -> None:
         """Append one JSON line with the time (seconds since 1970) to log.jsonl."""
         self._require_lock()
         line = {"time": time.time(), "event": event, **plain(fields, "log")}
         path = self.path / "log.jsonl"
-        with storage_errors("write", path), open(path, "ab+", buffering=0) as file:
+        with storage_errors("write", path), open(path, "ab+", buffering=0, opener=not_through_links) as file:
             if file.seek(0, os.SEEK_END) and os.pread(file.fileno(), 1, file.tell() - 1) != b"\n":
                 file.write(b"\n")  # a killed process left half a line
             write_all(file, json_bytes(line, indent=None))
@@ -359,30 +370,16 @@ class RunDirectory:
         """Return the whole lines of log.jsonl; half a line left by a killed process is passed over."""
         path = self.path / "log.jsonl"
         lines = []
-        for line in path.read_bytes().splitlines() if path.is_file() else ():
+        for line in read(path).splitlines() if path.is_file() else ():
             try:
                 lines.append(dict(restored(json.loads(line))))
-            except (ValueError, TypeError):
+            except (ValueError, TypeError, RecursionError):
                 continue
         return lines
 
     def verify(self) -> list[str]:
         """Read every stored byte again and return what is wrong, one line for each problem; empty when all is well."""
-        problems = []
-        rounds = [path for path in sorted(self.path.glob("rounds/*/*")) if not path.name.startswith(TMP)]
-        for directory in (self.path, *rounds):
-            try:
-                files = unseal(directory / MANIFEST)["files"]
-            except (InputError, StorageError) as error:
-                problems.append(str(error))
-                continue
-            problems += [line for name, sha256 in files.items() if (line := _damage(self.path / name, sha256))]
-        if (self.path / "result.json").is_file():
-            try:
-                self.read_result()
-            except StorageError as error:
-                problems.append(str(error))
-        return problems
+        return damage(self.path)
 
 
 def _load_topology(directory: Path) -> Any:
@@ -391,10 +388,3 @@ def _load_topology(directory: Path) -> Any:
     path = directory / "paths" / "topology.pdb"
     checked_bytes(path, unseal(directory / MANIFEST)["files"]["paths/topology.pdb"])
     return mdtraj.load_topology(str(path))
-
-
-def _damage(path: Path, sha256: str) -> str | None:
-    try:
-        return None if file_sha256(path) == sha256 else f"{path} is damaged or was changed"
-    except OSError as error:
-        return f"{path} cannot be read: {error.strerror}"

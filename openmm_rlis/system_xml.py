@@ -1,122 +1,114 @@
-"""System XML: where two serialised Systems differ, by content and not by the version of OpenMM that wrote them.
+"""A System from XML and to XML: what carries code is read only from files that are trusted, and copies do not crash.
 
-Nothing is made from the text but a tree of its elements: whatever code a force carries is not run.
+A force that runs a program (PythonForce, TorchForce) executes it as soon as OpenMM reads the XML. `read` refuses such
+files unless told that they are trusted. A System object that Python code made is its author's own: `check` only says
+in one line what cannot be copied, and `copied` copies it without openmm-torch's reader of XML, see `torch_plugin`.
 """
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterator
 from xml.etree import ElementTree
 from xml.etree.ElementTree import Element
 
-from .errors import StorageError
+import openmm
 
-Difference = tuple[str, str, str]
-"""What differs, as it is in the first description and as it is in the second."""
-NOT_PHYSICS = ("version", "openmmVersion", "name", "forceGroup")
-"""Attributes of a force that leave its energy as it is."""
-MOST_TEXT = 40
+from .errors import bad_input
+from .torch_plugin import load_plugin, survives_xml, torch_force
+from .xml_text import PLAIN, kinds_of, objection, parsed
+
+TORCH = "TorchForce"
+TRUST = "if you trust whoever made the file, give --trust (in Python trusted=True)"
 
 
-def system_differences(first: str, second: str) -> list[Difference]:
-    """Return where two serialised Systems differ: in masses, constraints or forces, one difference for each of them.
+def read(text: str, where: object, trusted: bool = False) -> openmm.System:
+    """Return the System in a text as OpenMM writes it.
 
-    Numbers agree to 1e-6. Default box vectors are left out: they count where forces are periodic only.
+    Parameters
+    ----------
+    text
+        Content of the file.
+    where
+        The file, for messages.
+    trusted
+        Whether forces that run code are allowed.
 
     Raises
     ------
-    StorageError
-        A text is no XML.
+    InputError
+        Not a System, or one with forces that carry code, or may, and the file is not trusted.
     """
+    expected = "a System, as openmm.XmlSerializer writes it"
     try:
-        one, two = (ElementTree.fromstring(text) for text in (first, second))
-    except ElementTree.ParseError as error:
-        raise StorageError(f"the XML of a System does not parse ({error})") from error
-    found = []
-    for what, path in (("particles", "Particles"), ("constraints", "Constraints"), ("forces", "Forces")):
-        a, b = (list(root.find(path) or ()) for root in (one, two))
-        if what == "forces":
-            found += _forces(a, b, one.get("openmmVersion") == two.get("openmmVersion"))
-        elif len(a) != len(b):
-            found.append((f"number of {what}", str(len(a)), str(len(b))))
-        else:
-            found += _first(_rows(what, a, b))
-    return found
-
-
-def _first(found: Iterator[Difference]) -> list[Difference]:
-    return [one for one, _ in zip(found, range(1), strict=False)]
-
-
-def _rows(what: str, first: list[Element], second: list[Element]) -> Iterator[Difference]:
-    """Yield the differences of particles or constraints."""
-    for i, (a, b) in enumerate(zip(first, second, strict=True)):
-        for name in sorted({*a.keys(), *b.keys()}):
-            if not _same(a.get(name), b.get(name)):
-                label = f"mass of atom {i}" if name == "mass" else f"{name} of {what[:-1]} {i}"
-                yield label, _short(a.get(name)), _short(b.get(name))
-        if len(a) != len(b) or any(x.tag != y.tag for x, y in zip(a, b, strict=False)):
-            yield f"{what[:-1]} {i}", _tags(a), _tags(b)
-
-
-def _forces(first: list[Element], second: list[Element], same_version: bool) -> list[Difference]:
-    kinds = [[str(force.get("type")) for force in forces] for forces in (first, second)]
-    if kinds[0] != kinds[1]:
-        one, two = (", ".join(kind) or "none" for kind in kinds)
-        return [("forces", one, two)]
-    found = []
-    for kind, a, b in zip(kinds[0], first, second, strict=True):
-        found += _first(_inside(kind, _bare(a), _bare(b), same_version))
-    return found
-
-
-def _bare(force: Element) -> Element:
-    """Return a force without the attributes that leave its energy as it is."""
-    bare = Element(force.tag, {name: text for name, text in force.items() if name not in NOT_PHYSICS})
-    bare.extend(list(force))
-    bare.text = force.text
-    return bare
-
-
-def _inside(path: str, one: Element, two: Element, same_version: bool) -> Iterator[Difference]:
-    """Yield the differences of two elements; what only one version of OpenMM writes is passed over."""
-    for name in sorted({*one.keys(), *two.keys()} - {"version"}):
-        a, b = one.get(name), two.get(name)
-        known = same_version or (a is not None and b is not None)
-        if known and not _same(a, b):
-            label = f"{path} {one.get('name') or ''}".strip()
-            yield f"{label} {name}", _short(a), _short(b)
-    if not _same((one.text or "").strip(), (two.text or "").strip()):
-        yield f"{path} text", _short(one.text), _short(two.text)
-    groups: dict[str, tuple[list[Element], list[Element]]] = {}
-    for side, parent in enumerate((one, two)):
-        for child in parent:
-            groups.setdefault(child.tag, ([], []))[side].append(child)
-    for tag, (a_children, b_children) in groups.items():
-        if not same_version and not (a_children and b_children):
-            continue
-        if len(a_children) != len(b_children):
-            yield f"{path} {tag} entries", str(len(a_children)), str(len(b_children))
-            continue
-        for i, (a_child, b_child) in enumerate(zip(a_children, b_children, strict=True)):
-            inner = f"{path} {tag}" + (f" {i}" if len(a_children) > 1 else "")
-            yield from _inside(inner, a_child, b_child, same_version)
-
-
-def _same(a: str | None, b: str | None) -> bool:
-    if a is None or b is None or a == b:
-        return a == b
+        root = parsed(text)
+    except ValueError as error:
+        raise bad_input("system.xml", expected, f"{where}: {error}") from None
+    if root.get("type") != "System":
+        raise bad_input("system.xml", "a System", f"{where}, which holds a {(root.get('type') or root.tag)[:60]}")
+    reason = objection(kinds_of(root))
+    if reason and not trusted:
+        raise bad_input("system.xml", "forces that carry no code", f"{reason}, in {where}", TRUST)
+    _check_nested(root, f"in {where}")
     try:
-        return math.isclose(float(a), float(b), rel_tol=1e-6, abs_tol=1e-12)
-    except ValueError:
-        return a.split() == b.split()
+        return _made(root)
+    except (openmm.OpenMMException, ValueError, TypeError) as error:  # for what is not as OpenMM writes it
+        raise bad_input("system.xml", expected, f"{where}: {str(error) or type(error).__name__}") from None
 
 
-def _short(text: str | None) -> str:
-    text = " ".join((text or "none").split())
-    return text if len(text) <= MOST_TEXT else f"{text[: MOST_TEXT - 3]}..."
+def check(system: openmm.System) -> None:
+    """Make the plugins of a System's forces usable, or raise `InputError` for forces that cannot be copied."""
+    if all(type(force).__name__ in PLAIN for force in system.getForces()):
+        return
+    root = _written(system)
+    if TORCH in kinds_of(root):
+        reason = load_plugin()
+        if reason:
+            raise bad_input("system", "forces that work here", f"a TorchForce; openmm-torch does not load: {reason}")
+    _check_nested(root, "in the System")
 
 
-def _tags(parent: Element) -> str:
-    return ", ".join(child.tag for child in parent) or "nothing more"
+def check_sendable(system: openmm.System, workers: int) -> None:
+    """Raise `InputError` if worker processes are asked for, and a System that they cannot be sent."""
+    if workers < 2 or all(type(force).__name__ in PLAIN for force in system.getForces()):
+        return
+    if TORCH in kinds_of(_written(system)) and not survives_xml():
+        got = f"{workers}, with a TorchForce in the System"
+        raise bad_input("workers", "1", got, "the installed openmm-torch cannot send one to another process")
+
+
+def copied(system: openmm.System) -> openmm.System:
+    """Return a copy of a System."""
+    if all(type(force).__name__ in PLAIN for force in system.getForces()):
+        return openmm.XmlSerializer.deserialize(openmm.XmlSerializer.serialize(system))
+    return _made(_written(system))
+
+
+def _written(system: openmm.System) -> Element:
+    try:
+        return parsed(openmm.XmlSerializer.serialize(system))
+    except openmm.OpenMMException as error:
+        fix = "define the function of a PythonForce at the top level of a module, where it can be pickled"
+        raise bad_input(
+            "system", "forces that OpenMM can write as XML", f"one it cannot: {str(error).rstrip('.')}", fix
+        ) from None
+
+
+def _check_nested(root: Element, where: str) -> None:
+    """Raise `InputError` for a TorchForce inside another force, if OpenMM's copy of that would end the process."""
+    top = {id(force) for force in root.iterfind("Forces/*")}
+    nested = any(element.get("type") == TORCH and id(element) not in top for element in root.iter())
+    if nested and not survives_xml():
+        got = f"one inside another force {where}, which the installed openmm-torch crashes on"
+        raise bad_input("system", "a TorchForce directly in the System", got, "add it with system.addForce")
+
+
+def _made(root: Element) -> openmm.System:
+    """Return the System of a document from what was parsed; a TorchForce is made here, and comes after the others."""
+    forces = root.find("Forces")
+    programs = [] if forces is None else [force for force in forces if force.get("type") == TORCH]
+    for force in programs:
+        assert forces is not None
+        forces.remove(force)
+    system = openmm.XmlSerializer.deserialize(ElementTree.tostring(root, encoding="unicode"))
+    for force in programs:
+        system.addForce(torch_force(force))
+    return system

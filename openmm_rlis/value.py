@@ -25,9 +25,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from .disk import read
 from .errors import StorageError, bad_input
 from .features import evaluate, fingerprint, probe
 from .problem import OUTSIDE, SOURCE, TARGET, Problem
+from .tensors import load_tensors
 
 FORMAT = 2
 
@@ -183,7 +185,10 @@ class ValueFunction(nn.Module):
     @classmethod
     def from_arrays(cls, features: nn.Module, arrays: Mapping[str, NDArray[Any]]) -> ValueFunction:
         """Return the function that `arrays` was called on, to the last bit."""
-        value = cls(features, arrays, float(arrays["coarse_share"]), int(arrays["hidden"]))
+        hidden, width = int(arrays["hidden"]), len(arrays["mean"])
+        if np.shape(arrays["fine.0.weight"]) != (hidden, width):
+            raise ValueError(f"a first layer of {np.shape(arrays['fine.0.weight'])}, expected {(hidden, width)}")
+        value = cls(features, arrays, float(arrays["coarse_share"]), hidden)
         own = value.state_dict()
         for key in own:
             if not key.startswith("features.") and (key in arrays or key != "center_others"):
@@ -203,8 +208,8 @@ class ValueFunction(nn.Module):
         )
 
     @classmethod
-    def load(cls, path: str | Path, problem: Problem) -> ValueFunction:
-        """Return the function stored at `path`.
+    def load(cls, path: str | Path, problem: Problem, data: bytes | None = None) -> ValueFunction:
+        """Return the function stored at `path`; its content is read from there unless it is given as `data`.
 
         Raises
         ------
@@ -214,13 +219,15 @@ class ValueFunction(nn.Module):
             It was trained for other features than those of `problem`.
         """
         try:
-            data = torch.load(path, weights_only=True)
-            if data["format"] != FORMAT:
-                raise ValueError(f"format {data['format']} of another version, expected {FORMAT}")
-            structures, values = (data["probe"][name].numpy() for name in ("structures", "values"))
+            stored = load_tensors(read(Path(path)) if data is None else data)
+            if stored["format"] != FORMAT:
+                raise ValueError(f"format {stored['format']} of another version, expected {FORMAT}")
+            structures, values = (stored["probe"][name].numpy() for name in ("structures", "values"))
             if structures.ndim != 3 or values.ndim != 2:
                 raise ValueError(f"a probe of shape {structures.shape} with features {values.shape}")
-            value = cls.from_arrays(problem.features, {name: tensor.numpy() for name, tensor in data["state"].items()})
+            value = cls.from_arrays(
+                problem.features, {name: tensor.numpy() for name, tensor in stored["state"].items()}
+            )
         except (
             AttributeError, OSError, EOFError, UnpicklingError, RuntimeError, LookupError, TypeError, ValueError,
         ) as error:  # fmt: skip

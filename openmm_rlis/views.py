@@ -76,8 +76,10 @@ class RunData:
         return estimators.rate(estimators.BatchTotals(*parts), (self.transitions[:n_rounds], self.time[:n_rounds]))
 
 
-def load(directory: Path, problem: Problem | None = None) -> RunData:
+def load(directory: Path, problem: Problem | None = None, trusted: bool = False) -> RunData:
     """Return the data of one run directory, finished or not, and even before its first production round.
+
+    `trusted` is as for `result.load`.
 
     Raises
     ------
@@ -85,7 +87,7 @@ def load(directory: Path, problem: Problem | None = None) -> RunData:
         Not a run directory, or a file is damaged.
     """
     run = RunDirectory.open(directory)
-    result = load_result(directory, problem)
+    result = load_result(directory, problem, trusted=trusted)
     rounds = [run.read_round("production", index).arrays for index in run.rounds("production")]
     none = np.empty((0, len(result.totals.time)))
     transitions, exits, time = (

@@ -47,7 +47,7 @@ from openmm_rlis import (
     result,
     sampler,
     splitting,
-    system_xml,
+    system_differences,
     training,
     units,
     value,
@@ -526,7 +526,7 @@ SECTIONS: dict[str, tuple[Row, ...]] = {
         row("problem: expected that of the run (<what it was>), got <what it is>; start a new run", "the problem that was passed is another one: all that differs is named", "pass the same", lambda f: result.problem_of({"n_atoms": 9, "region_names": []}, well())),
         row("system <name>: expected that of the run (<what it was>), got <what it is>; its files have changed since: bring them back, or start a new run", "what the recipe of the run makes is another problem by now", "bring the files of the system back", lambda f: result.problem_of({"n_atoms": 9, "region_names": [], "system": "double_well", "recipe": {"system": "double_well", "options": {}}}, None)),
         row("<directory>: expected the way back of the other direction (<what it was>), got <what it is>; run both directions of one system", "`forward` and `backward` hold runs of two systems", "run both directions again", directions),
-        row("the XML of a System does not parse (<reason>)", "system.xml is no XML", "restore the file from a copy", lambda f: system_xml.system_differences("<", XML)),
+        row("the XML of a System does not parse (<reason>)", "system.xml is no XML", "restore the file from a copy", lambda f: system_differences.system_differences("<", XML)),
     ),
     "Run directory": (
         row("directory: expected a new or empty directory, got <what>; <fix>", "a run is never written over", "name another directory, or resume", "run double_well --out fresh", "run double_well --out occupied", "run double_well --out own.yaml"),

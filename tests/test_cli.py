@@ -294,7 +294,7 @@ def test_children_run_at_the_same_time(
     monkeypatch.setattr(
         launch,
         "_child_command",
-        lambda directory, name, limits: [*child, str(tmp_path / name), str(tmp_path / names[name])],
+        lambda directory, name, limits, trusted: [*child, str(tmp_path / name), str(tmp_path / names[name])],
     )
     status, out, err = rlis("run", "toy", "--both", "--workers", 2, "--out", tmp_path / "run")
     assert status == 3
@@ -305,7 +305,7 @@ def test_a_killed_child_is_named(
     rlis: Rlis, sampler: FakeSampler, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     child = fake_child(tmp_path, "if sys.argv[1] == 'forward': os.kill(os.getpid(), 9)\n")
-    monkeypatch.setattr(launch, "_child_command", lambda _, name, limits: [*child, name])
+    monkeypatch.setattr(launch, "_child_command", lambda _, name, limits, trusted: [*child, name])
     status, _, err = rlis("run", "toy", "--both", "--workers", 2, "--out", tmp_path / "run")
     assert status == 1 and err == "error: forward: its process was ended by signal 9\n"
 

@@ -24,7 +24,7 @@ from openmm_rlis.errors import InputError
 from openmm_rlis.goal import Goal
 from openmm_rlis.result import Result, problem_of
 from openmm_rlis.storage import RunDirectory
-from openmm_rlis.system_xml import system_differences
+from openmm_rlis.system_differences import system_differences
 from openmm_rlis.value import ValueFunction
 
 SETTINGS = Settings(n_batches=8, replicas=4, learning_rounds=1, learning_roots=40, n_slots=64)

@@ -248,7 +248,7 @@ def test_run_and_brute_agree_and_the_run_outlives_its_files(folder: Path, capsys
 
 def test_both_ways_have_their_own_copies(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Everything but the runs themselves: what they find after the user's files are gone."""
-    monkeypatch.setattr(launch, "_both", lambda config, directory, limits: 0)
+    monkeypatch.setattr(launch, "_both", lambda config, directory, limits, trusted: 0)
     assert cli.execute(["run", str(folder / "config.yaml"), "--out", str(folder / "both"), "--both"]) == 0
     for path in [*folder.glob("*.pdb"), folder / "chain.xml", folder / "config.yaml"]:
         path.unlink()
@@ -264,7 +264,7 @@ def test_verify_takes_a_configuration_file(folder: Path, monkeypatch: pytest.Mon
     calls: list[tuple[Any, ...]] = []
     monkeypatch.setattr(cli, "_start", lambda *words: calls.append(words) or 1)
     assert cli.execute(["verify", str(folder / "config.yaml"), "--out", str(folder / "checked")]) == 1
-    assert calls[0][:3] == (str(folder / "config.yaml"), "run", folder / "checked") and calls[0][-1]["both"]
+    assert calls[0][:3] == (str(folder / "config.yaml"), "run", folder / "checked") and calls[0][-2]["both"]
 
 
 def test_verify_refuses_a_file_of_brute_force(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
