@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from .bias import Bias, bias_force
 from .errors import BackendError
 from .integrators import BIAS_GROUP, brownian, set_coefficients
+from .parameters import shadow_integrator
 from .problem import Problem
 from .replicas import pack
 
@@ -68,7 +69,8 @@ def steps_here(platform: openmm.Platform | None, n_dof: int, kind: Kind) -> bool
 
 def make_mover(problem: Problem, size: int, kind: Kind, platform: openmm.Platform | None, bias: Bias | None) -> Mover:
     """Return what moves `size` copies of the problem's System; movers of another kind than "biased" have no bias."""
-    made = Stepper if steps_here(platform, 3 * size * problem.n_atoms, kind) else Program
+    shadowed = shadow_integrator(problem.system, not on_cpu(platform))
+    made = Stepper if shadowed or steps_here(platform, 3 * size * problem.n_atoms, kind) else Program
     return made(problem, size, kind, platform, bias if kind == "biased" else None)
 
 
@@ -204,6 +206,8 @@ def _packed_context(
     for force in system.getForces():
         # The movers read the System's forces from group 0 and the bias from group 31.
         force.setForceGroup(0)
+        if isinstance(force, openmm.NonbondedForce):
+            force.setReciprocalSpaceForceGroup(-1)  # the one of the force
     if bias is not None:
         system.addForce(bias_force(bias.value, problem.n_atoms, size, problem.kT, bias.scale, bias.backend))
     return make_context(system, integrator, platform)

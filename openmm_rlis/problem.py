@@ -21,6 +21,7 @@ from numpy.typing import ArrayLike, NDArray
 from .errors import DivergedError, InputError, bad_input
 from .features import Feature, Joined, as_feature, check_feature, sorted_distances
 from .features import positions as coordinates
+from .parameters import check_defaults
 from .regions import Region, check_disjoint, codes_of, membership
 from .units import as_float, as_positions, thermal_energy
 
@@ -264,3 +265,4 @@ def check_system(system: openmm.System) -> None:
         raise bad_input("system", "no constraints", system.getNumConstraints(), "build it with constraints=None")
     if all(system.getParticleMass(i)._value == 0 for i in range(n)):
         raise InputError("system: expected at least one particle with a mass, got none")
+    check_defaults(system)
