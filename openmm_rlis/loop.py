@@ -26,6 +26,7 @@ from .core import Core
 from .disk import size_text
 from .engine import Cost, DeadlineError, Engine, one_thread
 from .estimators import Estimate
+from .errors import DivergedError, NotFiniteError, RlisError
 from .executor import Executor, make_executor
 from .flux import FluxRun, FluxState, SettleTask, first_exits
 from .frames import predicted_bytes
@@ -94,6 +95,7 @@ class Loop:
         self.config = config or store.config
         self.settings = Settings.from_mapping(self.config["settings"])
         self.seed = int(self.config["seed"])
+        self.stage = "start"  # where walkers are now
         self.report = progress or notebook.progress() or (lambda _: None)
         infos = [store.read_round(stage, i).info for stage in store.stages() for i in store.rounds(stage)]
         self.evaluations = sum(int(i.get("evaluations", 0)) for i in infos)
@@ -112,11 +114,19 @@ class Loop:
                     stopped = (self._brute if self.config["method"] == "brute" else self._sample)(executor)
             except DeadlineError:  # before production: nothing is lost but a stage that no number depends on yet
                 stopped = "max_seconds"
+            except (DivergedError, NotFiniteError) as error:
+                raise self._lost(error) from None
         result = Result(self.store, self.problem)
         self.store.write_result({**result.to_dict(), "stopped": stopped})
         self.store.log("end", stopped=stopped, rate=result.rate.to_dict())
         self._tell("done", result.n_rounds, result.rate, message=f"stopped by {stopped}")
         return result
+
+    def _lost(self, error: RlisError) -> DivergedError:
+        """Return the error of a run that lost walkers; those are not made up for, so no rate comes of it."""
+        again = "resuming it ends here again: mend this, and start a new run"
+        self.store.log("lost", stage=self.stage, message=str(error))
+        return DivergedError(f"{self.stage}: {error}; the run in {self.store.path} has no rate, and {again}")
 
     # Stages
 
@@ -142,6 +152,7 @@ class Loop:
 
     def _flux(self, settling: Settling | None) -> FluxRun:
         if settling is not None:
+            self.stage = "flux"
             self._tell("flux", 0)
             found, lags, settled, cost = settling(self._tell_window)
             info = {"lags": lags, "time": found.time, "settled": settled, "flux_evaluations": cost}
@@ -151,6 +162,7 @@ class Loop:
 
     def _learn(self, flux: FluxRun, first: Lesson, crew: Crew) -> list[Lesson] | None:
         """Return the cold start and the lessons after it, the last with the V to use; None when a limit came first."""
+        self.stage = "learning"
         history, index, stored = [first], 0, len(self.store.rounds("learning"))
         # Once there is a plan V stays as it is, also when a run is resumed for another target.
         while index < stored or not self.store.rounds("plan"):
@@ -218,6 +230,7 @@ class Loop:
     def _produce(
         self, flux: FluxRun, value: ValueFunction, importance: Importance, plan: Plan, executor: Executor
     ) -> str:
+        self.stage = "production"
         pools = flux.stretches(plan.flux_lags) if plan.ready_rounds else []
         groups = self._groups(self.settings.n_batches)
 
@@ -235,6 +248,7 @@ class Loop:
 
     def _brute(self, executor: Executor) -> str:
         flux = self._flux(self._settling(executor))
+        self.stage = "production by brute force"
         groups = self._groups(counting.N_BATCHES)
         cost = counting.evaluations(self.problem)
 
