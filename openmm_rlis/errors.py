@@ -63,3 +63,9 @@ def bad_input(argument: str, expected: str, got: object, fix: str = "") -> Input
     """
     text = f"{argument}: expected {expected}, got {got}" + (f"; {fix}" if fix else "")
     return InputError(" ".join(line.strip() for line in text.splitlines()))
+
+
+def lost_in(stage: str, error: RlisError, directory: object) -> DivergedError:
+    """Return the error of a run that lost walkers in a stage; they are not made up for, so no rate comes of it."""
+    again = "resuming it ends here again: mend this, and start a new run"
+    return DivergedError(f"{stage}: {error}; the run in {directory} ends without a rate, and {again}")

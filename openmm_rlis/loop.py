@@ -26,7 +26,7 @@ from .core import Core
 from .disk import size_text
 from .engine import Cost, DeadlineError, Engine, one_thread
 from .estimators import Estimate
-from .errors import DivergedError, NotFiniteError, RlisError
+from .errors import DivergedError, NotFiniteError, RlisError, lost_in
 from .executor import Executor, make_executor
 from .flux import FluxRun, FluxState, SettleTask, first_exits
 from .frames import predicted_bytes
@@ -47,6 +47,7 @@ from .learning import (
 )
 from .names import prefixed, unprefixed
 from .pilot import Crew, make_engine
+from .platforms import platform_text
 from .problem import Problem
 from .production import GroupRecord, Task, contents, stream
 from .result import Result
@@ -107,7 +108,7 @@ class Loop:
     def run(self) -> Result:
         """Do what is missing and return the result."""
         if not self.store.stages():
-            self._tell("flux" if self.config["method"] == "brute" else "start", 0, message=self._disk_at_start())
+            self._tell("flux" if self.config["method"] == "brute" else "start", 0, message=self._disk_at_start() + platform_text(self.config))
         with one_thread():
             try:
                 with make_executor(int(self.config["workers"])) as executor:
@@ -123,10 +124,8 @@ class Loop:
         return result
 
     def _lost(self, error: RlisError) -> DivergedError:
-        """Return the error of a run that lost walkers; those are not made up for, so no rate comes of it."""
-        again = "resuming it ends here again: mend this, and start a new run"
         self.store.log("lost", stage=self.stage, message=str(error))
-        return DivergedError(f"{self.stage}: {error}; the run in {self.store.path} has no rate, and {again}")
+        return lost_in(self.stage, error, self.store.path)
 
     # Stages
 
