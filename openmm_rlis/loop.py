@@ -25,8 +25,8 @@ from .config import Settings
 from .core import Core
 from .disk import size_text
 from .engine import Cost, DeadlineError, Engine, one_thread
-from .estimators import Estimate
 from .errors import DivergedError, NotFiniteError, RlisError, lost_in
+from .estimators import Estimate
 from .executor import Executor, make_executor
 from .flux import FluxRun, FluxState, SettleTask, first_exits
 from .frames import predicted_bytes
@@ -108,7 +108,7 @@ class Loop:
     def run(self) -> Result:
         """Do what is missing and return the result."""
         if not self.store.stages():
-            self._tell("flux" if self.config["method"] == "brute" else "start", 0, message=self._disk_at_start() + platform_text(self.config))
+            self._tell("flux" if self.config["method"] == "brute" else "start", 0, message=self._at_start())
         with one_thread():
             try:
                 with make_executor(int(self.config["workers"])) as executor:
@@ -360,12 +360,12 @@ class Loop:
     def _over_limit(self, more_evaluations: float = 0.0, more_seconds: float = 0.0) -> str:
         return self.goal.limit_passed(self.evaluations + more_evaluations, self._seconds() + more_seconds)
 
-    def _disk_at_start(self) -> str:
+    def _at_start(self) -> str:
         n = self.settings.n_batches * self.settings.replicas
         per_round = n * self.problem.n_atoms * 49
         free = shutil.disk_usage(self.store.path).free
-        state = size_text(per_round)
-        return f"predicted disk use: {state} of state a round, that of paths follows; {size_text(free)} free"
+        disk = f"{size_text(per_round)} of state a round, that of paths follows; {size_text(free)} free"
+        return f"predicted disk use: {disk}{platform_text(self.config)}"
 
     def _disk(self, plan: Plan) -> str:
         frames = plan.frames_per_root * plan.n_roots * self.settings.n_batches

@@ -4,8 +4,9 @@ A NaN force moves a walker to NaN in its next step, and so does a time step that
 step until it overflows. Which one it was is looked up where the walker was last seen: the lag is repeated with other
 noise until a coordinate is not finite, and the forces and energies are evaluated one step before that.
 
-A potential may also be NaN where its derivatives are finite, log(x) at x < 0 for one: no coordinate tells. The energies
-of Systems with such forces are looked at after each lag (`energy_may_fail`).
+A potential may also be NaN where its derivatives are finite, log(x) at x < 0 for one: no coordinate tells; and where
+they are NaN too, a walker that gets there with the last step of a lag is still finite, and may have arrived in B. So
+the energies of Systems with such forces are looked at after each lag (`energy_may_fail`).
 """
 
 from __future__ import annotations
@@ -32,8 +33,8 @@ FAR = 1e6
 """Nanometres in a lag: no potential moves a particle so far in steps that are short enough."""
 LONG_STEP = 20.0
 """Length of a step in units of the noise of a step; up to 2 sqrt(2) where a step is stable."""
-SECONDS, COPIES = 10.0, 256
-"""For how long, and with how many walkers at a time, a lag is repeated."""
+SECONDS, COPIES, REPEATS = 5.0, 256, 10_000
+"""For how long at most, with how many walkers at a time, and how often a lag is repeated."""
 _SAFE = (
     openmm.HarmonicBondForce, openmm.HarmonicAngleForce, openmm.PeriodicTorsionForce, openmm.RBTorsionForce,
     openmm.CMAPTorsionForce, openmm.NonbondedForce,
@@ -42,16 +43,18 @@ _BY_EXPRESSION = (
     openmm.CustomBondForce, openmm.CustomAngleForce, openmm.CustomTorsionForce, openmm.CustomExternalForce,
     openmm.CustomCompoundBondForce, openmm.CustomCentroidBondForce, openmm.CustomNonbondedForce,
 )  # fmt: skip
-_HIDES_NAN = re.compile(r"\b(log|floor|ceil)\s*\(")
+_PARTIAL = re.compile(r"\b(log|sqrt|asin|acos|floor|ceil)\s*\(|\^(?!\s*(-?\d+|\(\s*-?\d+\s*\))(?![\d.]))")
+"""In an expression, what is not defined everywhere: these functions, and powers that are not whole numbers."""
 
 
 def energy_may_fail(system: openmm.System) -> bool:
-    """Return whether an energy may be NaN where all forces are finite.
+    """Return whether an energy may be NaN at places other than points where particles meet, or where x overflows.
 
-    Of the functions in OpenMM's expressions only log, floor and ceil have a finite derivative where they are NaN.
+    log, floor and ceil have a finite derivative where they are NaN, the other such functions have not. Nothing is known
+    of forces that are not in the lists here, and so it may.
     """
     return not all(
-        isinstance(f, _SAFE) or (isinstance(f, _BY_EXPRESSION) and not _HIDES_NAN.search(f.getEnergyFunction()))
+        isinstance(f, _SAFE) or (isinstance(f, _BY_EXPRESSION) and not _PARTIAL.search(f.getEnergyFunction()))
         for f in system.getForces()
     )
 
@@ -88,7 +91,7 @@ def lost_walkers(where: Where, before: Array, moved: Array, told: Array, suspect
     suspects
         (n,), whose energies have to be looked at.
     """
-    coordinates, weights = (np.isfinite(array.reshape(len(array), -1)).all(axis=1) for array in (moved, told))
+    coordinates, weights = (np.isfinite(a).all(axis=tuple(range(1, a.ndim))) for a in (moved, told))
     lost, energies = ~(coordinates & weights), np.zeros(len(moved))
     rows = np.flatnonzero(suspects & ~lost)
     if len(rows):
@@ -97,9 +100,9 @@ def lost_walkers(where: Where, before: Array, moved: Array, told: Array, suspect
     if not lost.any():
         return None
     first = int(np.flatnonzero(lost)[0])
-    have = "coordinates" if not coordinates[first] else "an energy" if weights[first] else "a weight"
-    is_ = "are" if have == "coordinates" else "is"
-    text = f"{int(lost.sum())} of {len(moved)} walkers have {have} that {is_} not finite (first: walker {first}); "
+    kinds = {"coordinates": ~coordinates, "weights": coordinates & ~weights, "energies": ~np.isfinite(energies)}
+    have = " or ".join(name for name, who in kinds.items() if who.any())
+    text = f"{int(lost.sum())} of {len(moved)} walkers have {have} that are not finite (first: walker {first}); "
     return DivergedError(text + _reason(where, before[first], moved[first]))
 
 
@@ -132,7 +135,7 @@ def _last_seen(where: Where, before: Array) -> tuple[Array | None, Array]:
     stepper = Stepper(single, n, "plain" if where.bias is None else "biased", where.platform, where.bias)
     stepper.seed(1)
     end = time.monotonic() + SECONDS
-    for _ in range(COPIES // n if n < COPIES else 4):
+    for _ in range(-(-REPEATS // n)):
         x = last = np.repeat(before[None], n, axis=0)
         for _ in range(where.problem.lag_steps):
             y, _ = stepper.move(x)

@@ -8,7 +8,7 @@ and the force would read each other's numbers without a word, so such Systems ar
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 from .errors import bad_input
@@ -20,7 +20,15 @@ RESERVED_ON_GPU = re.compile(r"dt|rlis_.*|[xvmf]|f\d+|energy\d*|gaussian|uniform
 
 def global_parameters(system: Any) -> Iterator[tuple[str, float, str]]:
     """Yield name and default value of every global parameter of a System's forces, and the name of the force."""
-    for force in system.getForces():
+    yield from _of_forces(system.getForces())
+
+
+def _of_forces(forces: Iterable[Any]) -> Iterator[tuple[str, float, str]]:
+    for force in forces:
+        if hasattr(force, "getNumCollectiveVariables"):
+            yield from _of_forces(force.getCollectiveVariable(i) for i in range(force.getNumCollectiveVariables()))
+        if hasattr(force, "getNumForces"):  # ATMForce
+            yield from _of_forces(force.getForce(i) for i in range(force.getNumForces()))
         if hasattr(force, "getNumGlobalParameters"):
             for i in range(force.getNumGlobalParameters()):
                 yield force.getGlobalParameterName(i), force.getGlobalParameterDefaultValue(i), force.getName()

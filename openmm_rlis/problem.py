@@ -181,7 +181,7 @@ class Problem:
         if len(bad):
             raise DivergedError(
                 f"{len(bad)} of {len(positions)} walkers have coordinates that are not finite "
-                f"(first: walker {bad[0]}, {place(positions[bad[0]])})"
+                f"(first: walker {bad[0]}); {place(positions[bad[0]])}"
             )
         regions = (self.whole_source, self.target, *self.others)
         members = membership((*regions, self.source) if self.has_core else regions, positions)

@@ -12,7 +12,8 @@ PACKAGE = Path(__file__).parents[1] / "openmm_rlis"
 MODULES = {path.stem: path for path in sorted(PACKAGE.glob("*.py"))}
 WITHOUT_TORCH_OR_OPENMM = ("errors", "weights", "branching", "estimators", "diagnostics", "paths", "storage")
 FENCES = {
-    "openmm": {"units", "problem", "regions", "bias", "integrators", "losses", "platforms", "replicas", "movers", "engine", "assembly"},
+    "openmm": {"units", "problem", "regions", "bias", "integrators", "replicas", "movers", "engine", "assembly"}
+    | {"losses", "platforms"},
     "openmmtorch": {"bias"},
     "torch": {"contacts", "features", "regions", "value", "bias", "engine", "training"},
     "matplotlib": {"figures", "drawings"},
