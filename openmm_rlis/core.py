@@ -26,6 +26,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .features import evaluate
+from .finite import require_finite
 from .problem import Problem
 from .regions import Region
 from .value import spread
@@ -79,6 +80,7 @@ class Distances:
         if self.lag < self.first_lag:
             return
         f = evaluate(self.features, positions)
+        require_finite(f[inside], f"features in region {self.problem.whole_source.name}", positions[inside])
         if len(self.center) == 0:
             self.center, self.scale = self._middle(f[inside] if inside.any() else f)
         self.rows.append(np.where(inside, np.linalg.norm((f - self.center) / self.scale, axis=1), np.inf))

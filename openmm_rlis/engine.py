@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 
 from .bias import Bias, default_backend, platform_names, scriptable
 from .errors import DivergedError, bad_input
+from .losses import Where, energy_may_fail, lost_walkers
 from .movers import CALL, KINDS, STEP_CALL, Kind, Mover, make_context, make_mover, on_cpu, steps_here
 from .problem import Problem
 from .replicas import can_pack
@@ -91,6 +92,7 @@ class Engine:
         self._sizes = {kind: _ladder(largest, FEW if self._few[kind] else MANY) for kind in KINDS}
         self._cheapest: dict[tuple[int, Kind], tuple[float, int]] = {}
         self._movers: dict[tuple[int, Kind], Mover] = {}
+        self._energy_may_fail = energy_may_fail(problem.system)
         self._seed = 0
         self._seeded: set[tuple[int, Kind]] = set()
         if bias is not None and bias.backend is None:
@@ -136,7 +138,8 @@ class Engine:
         Raises
         ------
         DivergedError
-            Coordinates became NaN or infinite.
+            Coordinates, or the energy where it is not the forces that tell, became NaN or infinite; says how many
+            walkers, which one first, where, and why.
         DeadlineError
             The deadline has passed.
         """
@@ -171,18 +174,29 @@ class Engine:
         n = len(positions)
         moved = np.empty_like(positions)
         told = np.zeros_like(positions) if kind == "noise" else np.zeros(n)
+        suspects = np.zeros(n, dtype=bool)
         start = 0
         while start < n:
             size = self._size_for(n - start, kind)
-            stop = min(start + size, n)
+            rows = slice(start, min(start + size, n))
+            mover = self._mover(size, kind)
             try:
-                moved[start:stop], told[start:stop] = self._mover(size, kind).move(positions[start:stop])
+                moved[rows], told[rows] = mover.move(positions[rows])
+                suspects[rows] = self._energy_may_fail and not math.isfinite(mover.energy())
             except openmm.OpenMMException as error:
-                raise DivergedError(f"OpenMM stopped a lag of {stop - start} walkers: {error}") from None
-            self._count(stop - start, kind)
-            start = stop
-        self._check_finite(moved)
+                # Some platforms raise where a coordinate is NaN: who was lost is counted, beside those in other slots.
+                moved[rows] = mover.reached()[: rows.stop - start]
+                if np.isfinite(moved[rows]).all():
+                    raise DivergedError(f"OpenMM stopped a lag of {rows.stop - start} walkers: {error}") from None
+            self._count(rows.stop - start, kind)
+            start = rows.stop
+        lost = lost_walkers(self._where(kind), positions, moved, told, suspects)
+        if lost is not None:
+            raise lost
         return moved, told
+
+    def _where(self, kind: Kind) -> Where:
+        return Where(self.problem, self._platform, self.bias if kind == "biased" else None)
 
     def _size_for(self, n: int, kind: Kind) -> int:
         """Return the size of the next Context for n walkers: one that holds them all, unless more calls cost less."""
@@ -204,14 +218,6 @@ class Engine:
         lag_steps, n_dof = self.problem.lag_steps, 3 * self.problem.n_atoms * size
         calls = lag_steps * STEP_CALL if steps_here(self._platform, n_dof, kind) else CALL
         return calls + lag_steps * n_dof
-
-    def _check_finite(self, moved: Array) -> None:
-        bad = np.flatnonzero(~np.isfinite(moved).all(axis=(1, 2)))
-        if len(bad):
-            raise DivergedError(
-                f"{len(bad)} of {len(moved)} walkers have coordinates that are not finite (first: walker {bad[0]}); "
-                f"the time step of {self.problem.timestep} ps is too long"
-            )
 
     def _count(self, n: int, kind: Kind) -> None:
         self.cost.force_evaluations += n * self.problem.lag_steps

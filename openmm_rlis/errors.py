@@ -4,9 +4,10 @@ The tree::
 
     RlisError                    anything this package raises on purpose
     |-- InputError               the caller can mend it (also a ValueError); exit status 2
-    |   `-- UnreachableError     no path from A to B was found
+    |   |-- UnreachableError     no path from A to B was found
+    |   `-- NotFiniteError       a feature is NaN or infinite on some structures
     |-- BackendError             no usable bias backend, or one that disagrees with the others
-    |-- DivergedError            a walker's coordinates became NaN or infinite
+    |-- DivergedError            a walker's coordinates, weight or energy became NaN or infinite
     |-- StorageError             the run directory cannot be read or written; exit status 2
     `-- StatisticsError          the numbers do not support an answer; carries `.estimate`
 """
@@ -28,12 +29,16 @@ class UnreachableError(InputError):
     """The target region was not reached from the source region."""
 
 
+class NotFiniteError(InputError):
+    """A feature is not finite on some structures; in a run it becomes a `DivergedError`."""
+
+
 class BackendError(RlisError):
     """A bias force could not be made or evaluated."""
 
 
 class DivergedError(RlisError):
-    """Coordinates of one or more walkers are not finite."""
+    """Coordinates, weights, energies or features of one or more walkers are not finite."""
 
 
 class StorageError(RlisError):
@@ -58,3 +63,9 @@ def bad_input(argument: str, expected: str, got: object, fix: str = "") -> Input
     """
     text = f"{argument}: expected {expected}, got {got}" + (f"; {fix}" if fix else "")
     return InputError(" ".join(line.strip() for line in text.splitlines()))
+
+
+def lost_in(stage: str, error: RlisError, directory: object) -> DivergedError:
+    """Return the error of a run that lost walkers in a stage; they are not made up for, so no rate comes of it."""
+    again = "resuming it ends here again: mend this, and start a new run"
+    return DivergedError(f"{stage}: {error}; the run in {directory} ends without a rate, and {again}")

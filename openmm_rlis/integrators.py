@@ -13,6 +13,8 @@ The bias is evaluated at the start of a block of `hold` steps and kept for the b
 particle are the ones summed, so the weight is exact for the discrete chain, whatever the bias. The log-weight of each
 degree of freedom is left in the velocity, which overdamped dynamics has no use for, because that is the per-DOF array
 that OpenMM hands over as NumPy. A frozen degree of freedom has a = s = 0.
+
+An integrator shares its names with the global parameters of the forces, so a, s and the others have a prefix here.
 """
 
 from __future__ import annotations
@@ -24,6 +26,9 @@ from numpy.typing import NDArray
 from .errors import bad_input
 
 BIAS_GROUP = 31
+PREFIX = "rlis_"
+"""Of the names of the integrator's variables."""
+A, S, U, EVEN, ODD = (PREFIX + name for name in ("a", "s", "u", "sum_even", "sum_odd"))
 
 
 def brownian(
@@ -47,8 +52,8 @@ def brownian(
     if lag_steps < 1 or hold_steps < 1:
         raise bad_input("lag_steps, hold_steps", "1 or more", (lag_steps, hold_steps))
     integrator = openmm.CustomIntegrator(timestep * lag_steps)
-    integrator.addPerDofVariable("a", 0.0)
-    integrator.addPerDofVariable("s", 0.0)
+    integrator.addPerDofVariable(A, 0.0)
+    integrator.addPerDofVariable(S, 0.0)
     integrator.setIntegrationForceGroups(set(range(32)) if biased else set(range(31)))
     if not biased:
         if sum_forces:
@@ -56,11 +61,11 @@ def brownian(
         for _ in range(lag_steps):
             if sum_forces:
                 integrator.addComputePerDof("v", "v + f0")
-            integrator.addComputePerDof("x", "x + a*f0 + s*gaussian")
+            integrator.addComputePerDof("x", f"x + {A}*f0 + {S}*gaussian")
         return integrator
-    for name in ("sum_even", "sum_odd"):
+    for name in (EVEN, ODD):
         integrator.addPerDofVariable(name, 0.0)
-    integrator.addPerDofVariable("u", 0.0)
+    integrator.addPerDofVariable(U, 0.0)
     integrator.addComputePerDof("v", "0")
     for start in range(0, lag_steps, hold_steps):
         _held_block(integrator, min(hold_steps, lag_steps - start))
@@ -69,19 +74,19 @@ def brownian(
 
 def _held_block(integrator: openmm.CustomIntegrator, n_steps: int) -> None:
     # Group 31 alone: OpenMM does not allow two force groups in one expression.
-    integrator.addComputePerDof("u", f"select(s, a*f{BIAS_GROUP}/(s + 1 - step(abs(s)-1e-300)), 0)")
-    integrator.addComputePerDof("sum_even", "0")
-    old, new = "sum_even", "sum_odd"
+    integrator.addComputePerDof(U, f"select({S}, {A}*f{BIAS_GROUP}/({S} + 1 - step(abs({S})-1e-300)), 0)")
+    integrator.addComputePerDof(EVEN, "0")
+    old, new = EVEN, ODD
     for _ in range(n_steps):
         # The running sum of the noise goes back and forth between two variables: their difference is this step's
         # gaussian, and a third pass over all degrees of freedom is saved.
         integrator.addComputePerDof(new, f"{old} + gaussian")
-        integrator.addComputePerDof("x", f"x + a*f0 + s*({new} - {old} + u)")
+        integrator.addComputePerDof("x", f"x + {A}*f0 + {S}*({new} - {old} + {U})")
         old, new = new, old
-    integrator.addComputePerDof("v", f"v - u*{old} - {n_steps}*u*u/2")
+    integrator.addComputePerDof("v", f"v - {U}*{old} - {n_steps}*{U}*{U}/2")
 
 
 def set_coefficients(integrator: openmm.CustomIntegrator, mobility: NDArray[np.float64], kT: float) -> None:
     """Set a and s from the mobility dt/(m gamma), (n_particles, 3); needs a Context."""
-    for name, table in (("a", mobility), ("s", np.sqrt(2.0 * kT * mobility))):
+    for name, table in ((A, mobility), (S, np.sqrt(2.0 * kT * mobility))):
         integrator.setPerDofVariableByName(name, [openmm.Vec3(*row) for row in table.tolist()])

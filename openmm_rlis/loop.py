@@ -26,6 +26,7 @@ from .config import Settings
 from .core import Core
 from .disk import size_text
 from .engine import Cost, DeadlineError, Engine, one_thread
+from .errors import DivergedError, NotFiniteError, RlisError, lost_in
 from .estimators import Estimate
 from .executor import Executor, make_executor
 from .flux import FluxRun, FluxState, first_exits
@@ -47,6 +48,7 @@ from .learning import (
 )
 from .names import prefixed, unprefixed
 from .pilot import Crew, make_engine
+from .platforms import platform_text
 from .problem import Problem
 from .production import GroupRecord, Task, contents, stream
 from .result import Result
@@ -95,6 +97,7 @@ class Loop:
         self.config = config or store.config
         self.settings = Settings.from_mapping(self.config["settings"])
         self.seed = int(self.config["seed"])
+        self.stage = "start"  # where walkers are now
         self.report = progress or notebook.progress() or (lambda _: None)
         infos = [store.read_round(stage, i).info for stage in store.stages() for i in store.rounds(stage)]
         self.evaluations = sum(int(i.get("evaluations", 0)) for i in infos)
@@ -106,7 +109,7 @@ class Loop:
     def run(self) -> Result:
         """Do what is missing and return the result."""
         if not self.store.stages():
-            message = f"start energy {self.engine.start_energy():.6g} kJ/mol; {self._disk_at_start()}"
+            message = f"start energy {self.engine.start_energy():.6g} kJ/mol; {self._at_start()}"
             self._tell("flux" if self.config["method"] == "brute" else "start", 0, message=message)
         with one_thread():
             try:
@@ -114,11 +117,17 @@ class Loop:
                     stopped = (self._brute if self.config["method"] == "brute" else self._sample)(executor)
             except DeadlineError:  # before production: nothing is lost but a stage that no number depends on yet
                 stopped = "max_seconds"
+            except (DivergedError, NotFiniteError) as error:
+                raise self._lost(error) from None
         result = Result(self.store, self.problem)
         self.store.write_result({**result.to_dict(), "stopped": stopped})
         self.store.log("end", stopped=stopped, rate=result.rate.to_dict())
         self._tell("done", result.n_rounds, result.rate, message=f"stopped by {stopped}")
         return result
+
+    def _lost(self, error: RlisError) -> DivergedError:
+        self.store.log("lost", stage=self.stage, message=str(error))
+        return lost_in(self.stage, error, self.store.path)
 
     # Stages
 
@@ -146,6 +155,7 @@ class Loop:
 
     def _flux(self, settling: Settling | None) -> FluxRun:
         if settling is not None:
+            self.stage = "flux"
             self._tell("flux", 0)
             found, lags, settled, cost = settling(self._tell_window)
             info = {"lags": lags, "time": found.time, "settled": settled, "flux_evaluations": cost}
@@ -155,6 +165,7 @@ class Loop:
 
     def _learn(self, flux: FluxRun, first: Lesson, crew: Crew) -> list[Lesson] | None:
         """Return the cold start and the lessons after it, the last with the V to use; None when a limit came first."""
+        self.stage = "learning"
         history, index, stored = [first], 0, len(self.store.rounds("learning"))
         # Once there is a plan V stays as it is, also when a run is resumed for another target.
         while index < stored or not self.store.rounds("plan"):
@@ -223,6 +234,7 @@ class Loop:
     def _produce(
         self, flux: FluxRun, value: ValueFunction, importance: Importance, plan: Plan, executor: Executor
     ) -> str:
+        self.stage = "production"
         pools = flux.stretches(plan.flux_lags) if plan.ready_rounds else []
         groups = self._groups(self.settings.n_batches)
 
@@ -240,6 +252,7 @@ class Loop:
 
     def _brute(self, executor: Executor) -> str:
         flux = self._flux(self._settling(executor))
+        self.stage = "production by brute force"
         groups = self._groups(counting.N_BATCHES)
         cost = counting.evaluations(self.problem)
 
@@ -352,12 +365,12 @@ class Loop:
     def _over_limit(self, more_evaluations: float = 0.0, more_seconds: float = 0.0) -> str:
         return self.goal.limit_passed(self.evaluations + more_evaluations, self._seconds() + more_seconds)
 
-    def _disk_at_start(self) -> str:
+    def _at_start(self) -> str:
         n = self.settings.n_batches * self.settings.replicas
         per_round = n * self.problem.n_atoms * 49
         free = shutil.disk_usage(self.store.path).free
-        state = size_text(per_round)
-        return f"predicted disk use: {state} of state a round, that of paths follows; {size_text(free)} free"
+        disk = f"{size_text(per_round)} of state a round, that of paths follows; {size_text(free)} free"
+        return f"predicted disk use: {disk}{platform_text(self.config)}"
 
     def _disk(self, plan: Plan) -> str:
         frames = plan.frames_per_root * plan.n_roots * self.settings.n_batches

@@ -20,13 +20,16 @@ from numpy.typing import NDArray
 from .bias import Bias, bias_force
 from .errors import BackendError
 from .integrators import BIAS_GROUP, brownian, set_coefficients
+from .parameters import shadow_integrator
 from .problem import Problem
-from .replicas import pack
+from .replicas import in_groups, pack
 
 Array = NDArray[np.float64]
 Kind = Literal["plain", "biased", "noise"]
 """What a mover tells besides where the walkers are: nothing, the log-weight, or the sum of the noise."""
 KINDS: tuple[Kind, ...] = ("plain", "biased", "noise")
+SYSTEM_GROUPS = (1 << BIAS_GROUP) - 1
+"""Bits of the force groups of the System, without the bias."""
 CALL = 2000
 """Steps of one degree of freedom that take as long as what a call of a Program takes besides: on a CPU."""
 STEP_CALL = 800
@@ -55,6 +58,12 @@ class Mover(Protocol):
         told : 0, log-weights ln dP/dQ (n,), or the noise s sum xi (n, n_atoms, 3) in nm, by kind
         """
 
+    def energy(self) -> float:
+        """Return the energy of all slots after the lag, without the bias, in kJ/mol."""
+
+    def reached(self) -> Array:
+        """Return where all slots are, (size, n_atoms, 3) in nm, also when OpenMM stopped within a lag."""
+
 
 def on_cpu(platform: openmm.Platform | None) -> bool:
     """Return whether the platform is one of the CPU, on which time is in proportion to the degrees of freedom."""
@@ -68,7 +77,8 @@ def steps_here(platform: openmm.Platform | None, n_dof: int, kind: Kind) -> bool
 
 def make_mover(problem: Problem, size: int, kind: Kind, platform: openmm.Platform | None, bias: Bias | None) -> Mover:
     """Return what moves `size` copies of the problem's System; movers of another kind than "biased" have no bias."""
-    made = Stepper if steps_here(platform, 3 * size * problem.n_atoms, kind) else Program
+    shadowed = shadow_integrator(problem.system, not on_cpu(platform))
+    made = Stepper if shadowed or steps_here(platform, 3 * size * problem.n_atoms, kind) else Program
     return made(problem, size, kind, platform, bias if kind == "biased" else None)
 
 
@@ -91,7 +101,7 @@ class Program:
         # everywhere the time to compile what the forces say.
         self._integrator.setRandomNumberSeed(seed)
         if self._context is None:
-            self._context = _packed_context(self.problem, self.size, self._integrator, self._platform, self._bias)
+            self._context = packed_context(self.problem, self.size, self._integrator, self._platform, self._bias)
         elif self._platform is not None and self._platform.getName() == "Reference":
             _seed_reference(seed, self._platform)
             return
@@ -116,6 +126,16 @@ class Program:
             return moved, moved - positions - self._mobility * left
         return moved, left.sum(axis=(1, 2))
 
+    def energy(self) -> float:
+        """See `Mover.energy`."""
+        return _energy(self._context)
+
+    def reached(self) -> Array:
+        """See `Mover.reached`."""
+        assert self._context is not None
+        reached: Array = self._context.getState(getPositions=True).getPositions(asNumpy=True)._value
+        return reached.reshape(self.size, -1, 3)
+
 
 class Stepper:
     """Moves step by step, with OpenMM's forces; same formulas as `integrators`."""
@@ -126,7 +146,7 @@ class Stepper:
         self.problem, self.size, self.kind = problem, size, kind
         self._hold = problem.lag_steps if bias is None else bias.hold_steps
         # The time step of this integrator is never used: it stands for none.
-        self._context = _packed_context(problem, size, openmm.VerletIntegrator(0.001), platform, bias)
+        self._context = packed_context(problem, size, openmm.VerletIntegrator(0.001), platform, bias)
         a = problem.mobility()
         s = np.sqrt(2.0 * problem.kT * a)
         a_over_s = np.divide(a, s, out=np.zeros_like(a), where=s > 0)
@@ -156,6 +176,15 @@ class Stepper:
             return moved, 0.0
         # Without a bias the lag is one block.
         return moved, log_weights if self.kind == "biased" else self._s[:n] * noise
+
+    def energy(self) -> float:
+        """See `Mover.energy`."""
+        self._context.setPositions(self._slots.reshape(-1, 3))
+        return _energy(self._context)
+
+    def reached(self) -> Array:
+        """See `Mover.reached`."""
+        return self._slots
 
     def _block(self, n: int, n_steps: int, u: Array | None) -> Array:
         """Take steps with u held, (n, n_atoms, 3), or without; return sum xi, valid until the next call."""
@@ -189,6 +218,11 @@ class Stepper:
         return forces[:n]
 
 
+def _energy(context: openmm.Context | None) -> float:
+    assert context is not None
+    return float(context.getState(getEnergy=True, groups=SYSTEM_GROUPS).getPotentialEnergy()._value)
+
+
 def _seed_reference(seed: int, platform: openmm.Platform) -> None:
     """Start the random stream of all Contexts on the Reference platform anew, with the smallest Context there is."""
     system, integrator = openmm.System(), openmm.CustomIntegrator(0.001)
@@ -197,13 +231,12 @@ def _seed_reference(seed: int, platform: openmm.Platform) -> None:
     make_context(system, integrator, platform)
 
 
-def _packed_context(
+def packed_context(
     problem: Problem, size: int, integrator: openmm.Integrator, platform: openmm.Platform | None, bias: Bias | None
 ) -> openmm.Context:
+    """Return a Context of `size` copies, the System's forces in group 0 and the bias, if any, in group 31."""
     system = pack(problem.system, size)
-    for force in system.getForces():
-        # The movers read the System's forces from group 0 and the bias from group 31.
-        force.setForceGroup(0)
+    in_groups(system, [0])  # the movers read the System's forces from group 0 and the bias from group 31
     if bias is not None:
         system.addForce(bias_force(bias.value, problem.n_atoms, size, problem.kT, bias.scale, bias.backend))
     return make_context(system, integrator, platform)

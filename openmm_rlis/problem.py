@@ -22,6 +22,8 @@ from .atom_order import check_order
 from .errors import DivergedError, InputError, bad_input
 from .features import Feature, Joined, as_feature, check_feature, sorted_distances
 from .features import positions as coordinates
+from .finite import place
+from .parameters import check_defaults
 from .regions import Region, check_disjoint, codes_of, membership
 from .system_xml import check as check_forces
 from .units import as_float, as_positions, thermal_energy
@@ -175,13 +177,15 @@ class Problem:
         DivergedError
             A walker has coordinates that are not finite.
         InputError
-            A structure lies in two regions at once, or a feature is not finite.
+            A structure lies in two regions at once.
+        NotFiniteError
+            A feature is not finite; says for how many structures.
         """
         bad = np.flatnonzero(~np.isfinite(positions).all(axis=(1, 2)))
         if len(bad):
             raise DivergedError(
                 f"{len(bad)} of {len(positions)} walkers have coordinates that are not finite "
-                f"(first: walker {bad[0]}); the time step of {self.timestep} ps is too long or the bias too strong"
+                f"(first: walker {bad[0]}); {place(positions[bad[0]])}"
             )
         regions = (self.whole_source, self.target, *self.others)
         members = membership((*regions, self.source) if self.has_core else regions, positions)
@@ -274,3 +278,4 @@ def check_system(system: openmm.System) -> None:
         raise bad_input("system", "no constraints", system.getNumConstraints(), "build it with constraints=None")
     if all(system.getParticleMass(i)._value == 0 for i in range(n)):
         raise InputError("system: expected at least one particle with a mass, got none")
+    check_defaults(system)

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from .errors import bad_input
 from .features import Feature, Joined, as_feature, check_feature
+from .finite import require_finite
 
 
 class Region:
@@ -169,8 +170,10 @@ class _Near:
 
     def __call__(self, x: Tensor) -> Tensor:
         """Return who is in the region and near, (n,)."""
+        whole = torch.as_tensor(self.whole.contains(x))
         distance = torch.linalg.vector_norm((self.feature(x) - self.center) / self.scale, dim=-1)
-        return (distance <= self.radius) & torch.as_tensor(self.whole.contains(x))
+        require_finite(distance[whole].numpy(), f"features in region {self.whole.name}", x[whole].numpy())
+        return (distance <= self.radius) & whole
 
 
 class Box(nn.Module):
@@ -283,8 +286,7 @@ def _in_balls(balls: Sequence[Region], x: Tensor) -> NDArray[np.bool_]:
         values: NDArray[np.float64] = feature(x).numpy()
     difference = values[:, None] - torch.stack(centers).numpy()
     distances = np.sqrt(np.einsum("ijk,ijk->ij", difference, difference))
-    if not np.isfinite(distances).all():
-        raise bad_input(f"feature of region {balls[0].name}", "finite values", "NaN or infinity")
+    require_finite(distances, f"feature of region {balls[0].name}", x.numpy())
     inside: NDArray[np.bool_] = distances <= [ball.radius for ball in balls]
     return inside
 

@@ -8,7 +8,7 @@ way is not packed (`can_pack` is false) and its walkers are moved one after anot
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import openmm
@@ -50,6 +50,16 @@ def pack(system: openmm.System, n_copies: int) -> openmm.System:
             )
         packed.addForce(_COPIERS[type(force)](force, n, n_copies))
     return packed
+
+
+def in_groups(system: openmm.System, groups: Sequence[int]) -> list[openmm.Force]:
+    """Put each force of a System into a group, the last of `groups` if there are more forces, and return the forces."""
+    forces = list(system.getForces())
+    for i, force in enumerate(forces):
+        force.setForceGroup(groups[min(i, len(groups) - 1)])
+        if isinstance(force, openmm.NonbondedForce):
+            force.setReciprocalSpaceForceGroup(-1)  # the group of the force
+    return forces
 
 
 def _has_no_cutoff(force: openmm.Force) -> bool:

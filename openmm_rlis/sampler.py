@@ -22,6 +22,7 @@ from .engine import Engine
 from .errors import bad_input
 from .goal import Goal
 from .loop import Loop, Progress, Report
+from .platforms import choose_platform
 from .problem import Problem
 from .result import Result, load, problem_of
 from .storage import RunDirectory
@@ -68,7 +69,8 @@ def run(
         Processes on this machine, which share the walks and settle A beside the start; more than 1 need a main module
         that can be imported. Other numbers of them give other random numbers.
     platform
-        OpenMM platform; by default the fastest for packed replicas.
+        OpenMM platform; by default Reference for packed replicas, and otherwise the one that is found to be the fastest
+        here, which the run then keeps, resumed or not.
     settings
         How the sampler works; changes cost and variance only.
     progress
@@ -92,8 +94,8 @@ def run(
     settings = settings or Settings()
     if value is not None:
         value.check_problem(problem)
-    engine = Engine(problem, settings.n_slots, platform)
     config = _config("run", problem, seed, goal, workers, platform, settings)
+    engine = Engine(problem, settings.n_slots, config["platform"])
     with _create(problem, directory, config) as store:
         if value is not None:
             store.write_round("given", 0, value.arrays(), {})
@@ -118,8 +120,8 @@ def brute(
     """
     goal = Goal(target_relative_error, max_force_evaluations, max_seconds)
     settings = Settings(n_batches=N_BATCHES, replicas=REPLICAS)
-    engine = Engine(problem, settings.n_slots, platform)
     config = _config("brute", problem, seed, goal, workers, platform, settings)
+    engine = Engine(problem, settings.n_slots, config["platform"])
     with _create(problem, directory, config) as store:
         return Loop(store, problem, engine, goal, progress).run()
 
@@ -184,13 +186,14 @@ def _config(
         raise bad_input("workers", "1 or more", workers)
     check_sendable(problem.system, workers)
     names = [region.name for region in problem.regions]
+    chosen, seconds = choose_platform(problem, platform)
     recipe = problem.recipe
     return {
         "method": method, "system": recipe["system"] if recipe else "custom", "recipe": recipe, "region_names": names,
         "source": names[0], "target": names[1], "others": names[2:], "beta": problem.beta, "lag_time": problem.lag_time,
         "n_atoms": problem.n_atoms, "unit_cell": problem.unit_cell, "seed": int(seed), **asdict(goal),
-        "workers": workers, "platform": platform, "settings": settings.model_dump(mode="json"),
-        **identity.numbers(problem),
+        "workers": workers, "platform": chosen, "settings": settings.model_dump(mode="json"),
+        **({"platform_seconds": seconds} if seconds else {}), **identity.numbers(problem),
     }  # fmt: skip
 
 

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from .engine import Engine
 from .errors import DivergedError, UnreachableError
 from .features import Feature, evaluate
+from .finite import require_finite
 from .problem import FIRST_OTHER, OUTSIDE, SOURCE, TARGET, Problem
 from .regions import Region
 
@@ -67,6 +68,7 @@ def make_score(problem: Problem, source_samples: Array, target_samples: Array | 
         g = f if of_b is of_a else evaluate(of_b, x)
         a, b = np.linalg.norm(f - center_a, axis=1), np.linalg.norm(g - center_b, axis=1)
         progress: Array = a / (a + b + 1e-12)
+        require_finite(progress, "features", x)
         return progress
 
     return score
@@ -88,9 +90,12 @@ def find_target(problem: Problem, engine: Engine, rng: np.random.Generator, max_
     ------
     UnreachableError
         Nothing found up to 64 times the temperature.
+    DivergedError
+        Walkers were lost at the temperature itself.
     """
     if problem.target.name in problem.references:
         return problem.references[problem.target.name][None]
+    lost = ""
     for factor in (1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0):
         hot = copy.copy(problem)
         hot.kT = problem.kT * factor
@@ -105,12 +110,15 @@ def find_target(problem: Problem, engine: Engine, rng: np.random.Generator, max_
                 if found.any():
                     engine.cost.force_evaluations += explorer.cost.force_evaluations
                     return x[found]
-        except DivergedError:
+        except DivergedError as error:
+            if factor == 1.0:
+                raise
+            lost = f" (hotter, {error})"
             break
     name = problem.target.name
     raise UnreachableError(
         f"target: expected a region that can be reached, got no structure in {name} up to {factor:g} times the "
-        f"temperature; check the region, or give a structure of it in references={{{name!r}: ...}}"
+        f"temperature{lost}; check the region, or give a structure of it in references={{{name!r}: ...}}"
     )
 
 

@@ -26,8 +26,9 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from .disk import read
-from .errors import StorageError, bad_input
+from .errors import NotFiniteError, StorageError, bad_input
 from .features import evaluate, fingerprint, probe
+from .finite import place
 from .problem import OUTSIDE, SOURCE, TARGET, Problem
 from .tensors import load_tensors
 
@@ -132,16 +133,17 @@ class ValueFunction(nn.Module):
 
         Raises
         ------
-        InputError
+        NotFiniteError
             A feature, and so the value, is not finite.
         """
         with torch.no_grad():
-            log_v: NDArray[np.float64] = self(torch.as_tensor(as_frames(positions))).numpy()
+            frames = as_frames(positions)
+            log_v: NDArray[np.float64] = self(torch.as_tensor(frames)).numpy()
         if not np.isfinite(log_v).all():
-            bad = int(np.flatnonzero(~np.isfinite(log_v))[0])
-            raise bad_input(
-                "value", "a finite ln V", f"{log_v[bad]} for walker {bad}", "check the features on that structure"
-            )
+            rows = np.flatnonzero(~np.isfinite(log_v))
+            first, who = int(rows[0]), f"{len(rows)} of {len(log_v)} walkers, the first with {place(frames[rows[0]])}"
+            fix = f"check the features on that structure ({who})"
+            raise NotFiniteError(str(bad_input("value", "a finite ln V", f"{log_v[first]} for walker {first}", fix)))
         return log_v
 
     @torch.jit.ignore

@@ -39,8 +39,10 @@ from openmm_rlis import (
     flux,
     identity,
     integrators,
+    losses,
     movers,
     paths,
+    platforms,
     problem,
     regions,
     replicas,
@@ -344,6 +346,51 @@ def blown_up(positions: Any) -> Callable[[Path], Any]:
     return act
 
 
+def lost_in_potential(positions: Any, energy: str = "sqrt(x-1)") -> Callable[[Path], Any]:
+    return lambda _: engine.Engine(other_problem(system=external(energy)), 4).propagate(positions)
+
+
+def external(energy: str) -> openmm.System:
+    """Return a particle in a potential."""
+    force = openmm.CustomExternalForce(energy)
+    force.addParticle(0, [])
+    return with_force(force)
+
+
+def lost_in_bias(folder: Path) -> Any:
+    made = other_problem(features=lambda x: torch.where(x[:, 0, :1] > 1.0, torch.sqrt(x[:, 0, :1] - 1.0), x[:, 0, :1]))
+    return engine.Engine(made, 4, bias=bias.Bias(learned(made), backend="python")).propagate(np.zeros((1, 1, 3)), True)
+
+
+def lost_for_no_reason(folder: Path) -> Any:
+    with mock.patch.object(losses, "_last_seen", lambda _, before: (None, before)):
+        return lost_in_potential(np.zeros((1, 1, 3)))(folder)
+
+
+def lost_to_openmm(folder: Path) -> Any:
+    with mock.patch.object(losses, "_last_seen", side_effect=openmm.OpenMMException("out of memory")):
+        return lost_in_potential(np.zeros((1, 1, 3)))(folder)
+
+
+def a_run_that_loses(folder: Path) -> Any:
+    return sampler.brute(other_problem(system=external("log(x+1e-3)")), folder / "lost", max_seconds=60.0)
+
+
+def at_odds() -> openmm.System:
+    """Return a System whose two forces give one parameter different values."""
+    system = external("0")
+    for height in (3.0, 8.0):
+        force = openmm.CustomExternalForce("k*x")
+        force.addGlobalParameter("k", height)
+        system.addForce(force)
+    return system
+
+
+def no_platform(folder: Path) -> Any:
+    made = other_problem(system=with_force(openmm.GBSAOBCForce()))  # a particle is missing in it
+    return platforms.choose_platform(made, None)
+
+
 def stopped_by_openmm(folder: Path) -> Any:
     mover = engine.Engine(well(), 1)
     mover.reseed(np.random.default_rng(1))
@@ -457,6 +504,7 @@ SECTIONS: dict[str, tuple[Row, ...]] = {
         row("system: expected at least one particle<which>, got none", "nothing can move", "add particles with a mass", lambda f: problem.check_system(openmm.System()), lambda f: problem.check_system(system_of(0.0))),
         row("system: expected constant volume, got a <force>; remove it", "a barostat moves particles behind the integrator's back", "build the System without it", lambda f: problem.check_system(with_force(openmm.MonteCarloBarostat(1.0, 300.0)))),
         row("system: expected forces that derive from a potential, got a <force>; <fix>", "a thermostat or CMMotionRemover", "build the System with `removeCMMotion=False`", lambda f: problem.check_system(with_force(openmm.CMMotionRemover()))),
+        row("system: expected one default value of a global parameter, which all forces share, got <value> (<force>) and <value> (<force>) for <name>; give both the same, or rename one", "two forces disagree about a parameter", "as it says", lambda f: problem.check_system(at_odds())),
         row("system: expected no virtual sites, got virtual sites; use a model without them", "virtual sites do not follow the Euler-Maruyama line", "use another model", lambda f: problem.check_system(virtual())),
         row("system: expected no constraints, got <n>; build it with constraints=None", "constraints change the transition kernel", "`constraints=None, rigidWater=False`", own(lambda s: s.update(xml="constrained.xml")), lambda f: problem.check_system(linked())),
         row("system: expected forces without cutoff that can be packed, got <force>; run one walker a Context", "`pack` was called on such a System", "nothing: runs do this by themselves", lambda f: replicas.pack(with_force(openmm.GBSAOBCForce()), 2)),
@@ -477,7 +525,7 @@ SECTIONS: dict[str, tuple[Row, ...]] = {
         row("region <name>: expected a bool tensor of shape (<n>,), got <value>", "a predicate returned something else", "one truth value for each structure", lambda f: Region.where(lambda x: x[:, 0, 0], "A").contains(np.zeros((2, 1, 3)))),
         row("region <name>: expected a ball, which has a distance, got a predicate", "the distance of a predicate was asked for", "use a ball", lambda f: Region.where(lambda x: x[:, 0, 0] > 1, "A").distance(torch.zeros(1, 1, 3))),
         row("region <name>: expected a center with <n> numbers, as the feature has, got <n>", "center and feature have different widths", "one number for each feature", lambda f: Region.ball(features.positions(), [1.0], 1.0, "A").check(np.zeros((1, 3)))),
-        row("feature of region <name>: expected finite values, got NaN or infinity", "a feature fails on a structure met on the way", "mend the feature", lambda f: regions.label([Region.ball(shaky, [0.0], 1.0, "A")], np.full((1, 1, 3), 9.0))),
+        row("<feature>: expected finite values, got NaN or infinity for <n> of <n> walkers (first: walker <n>, <where>)", "a feature fails on structures met on the way; a run ends with exit status 1", "mend the feature", lambda f: regions.label([Region.ball(shaky, [0.0], 1.0, "A")], np.full((1, 1, 3), 9.0))),
         row("feature: expected a torch module or a callable (n, n_atoms, 3) -> (n, k), got <kind>", "not a feature", "pass a module or a function", lambda f: features.as_feature(3)),
         row("feature <name>: expected a function of positions (n, n_atoms, 3), got an error: <reason>", "the feature raises", "mend it", lambda f: features.check_feature(features.as_feature(lambda x: x[:, 9]), np.zeros((1, 3)))),
         row("feature <name>: expected a tensor of shape (n, k) for n = 2 walkers, got <shape>; return one row a walker", "the feature has another shape", "return one row for each structure", lambda f: features.check_feature(features.as_feature(lambda x: x[0]), np.zeros((1, 3))[:, :])),
@@ -501,8 +549,16 @@ SECTIONS: dict[str, tuple[Row, ...]] = {
     ),
     "While it runs": (
         row("platform: expected one of <names>, got <name>", "OpenMM has no such platform here", "leave it out, or see `rlis doctor`", "run lj7 --out NEW --platform Nope"),
-        row("<which> of <n> walkers have coordinates that are not finite (first: walker <n>); the time step of <dt> ps is too long<more>", "the dynamics blew up", "a shorter time step; a smaller bias_scale", blown_up(np.full((1, 1, 3), 1e200)), lambda f: well().label(np.full((1, 1, 3), np.nan)), status=1),
+        row("<which> of <n> walkers have <what> that are not finite (first: walker <n>); the time step of <dt> ps is too long<more>", "the dynamics blew up; in a run, with the stage before it", "a shorter time step", blown_up(np.full((1, 1, 3), 1e200)), status=1),
+        row("<which> of <n> walkers have <what> that are not finite (first: walker <n>); the <force or energy> of <force> is <value> <where>: the potential is not defined there; mend it, or keep walkers away from there", "a force of the System is NaN or infinite in a part of space, as sqrt(x) is", "a potential that is defined wherever walkers come", lost_in_potential(np.zeros((1, 1, 3))), status=1),
+        row("<which> of <n> walkers have <what> that are not finite (first: walker <n>); the bias force is <value> on <where>: a feature has no finite gradient there; mend it, or set bias_scale to 0", "a feature is finite there, but its gradient is not", "as it says", lost_in_bias, status=1),
+        row("<which> of <n> walkers have <what> that are not finite (first: walker <n>); repeats of the lag with other noise stayed finite: look at the potential about <where>, or shorten the time step", "walkers are lost, but very rarely", "as it says", lost_for_no_reason, status=1),
+        row("<which> of <n> walkers have <what> that are not finite (first: walker <n>); they were so when the lag began", "`Engine.propagate` was given coordinates that are NaN or infinite", "give finite ones", blown_up(np.full((1, 1, 3), np.nan)), status=1),
+        row("<which> of <n> walkers have <what> that are not finite (first: walker <n>); OpenMM says: <reason>", "walkers are lost, and OpenMM cannot evaluate the forces where they were", "as it says", lost_to_openmm, status=1),
+        row("<which> of <n> walkers have coordinates that are not finite (first: walker <n>); <where>", "regions were asked about such coordinates", "give finite ones", lambda f: well().label(np.full((1, 1, 3), np.nan)), status=1),
+        row("<stage>: <what was lost>; the run in <directory> ends without a rate, and resuming it ends here again: mend this, and start a new run", "a run lost walkers, or a feature is not finite on some; they are never dropped", "as the first part says", a_run_that_loses, status=1),
         row("OpenMM stopped a lag of <n> walkers: <reason>", "OpenMM met a particle that is nowhere", "a shorter time step", stopped_by_openmm, status=1),
+        row("no platform of OpenMM takes this System; <platform>: <reason>", "all of them failed where they were timed", "`rlis doctor`; mend what OpenMM says", no_platform, status=1),
         row("OpenMM could not make a Context: <reason>", "the platform does not take the System", "another `--platform`", no_context, status=1),
         row("source: expected a region that the dynamics leaves now and then, got no exit in <t> ps; make it smaller", "nothing ever left A", "a smaller A", no_exit),
         row("target: expected a region that can be reached, got no structure in <name> up to <x> times the temperature; <fix>", "B is a condition that heating did not meet", "check it, or give a structure of it in `references`", nowhere),
@@ -513,7 +569,7 @@ SECTIONS: dict[str, tuple[Row, ...]] = {
         row("backend 'python-torch' does not work here: <reason>; use backend 'torch' or 'python'", "openmm-torch has no PythonTorchForce", "leave the backend out", forced("python-torch", "no plugin"), status=1),
         row("<backend>: <reason>; <backend>: <reason>; <backend>: <reason>", "no bias backend works", "`rlis doctor`; or bias_scale 0, which needs none", no_backend, status=1),
         row("backend: expected one of <names>, got <name>", "an unknown backend in Python", "take one of the names", forced("cuda")),
-        row("value: expected a finite ln V, got <value> for walker <n>; check the features on that structure", "a feature is not finite on a structure", "mend the feature", lambda f: learned(other_problem(features=shaky)).log_value(far(other_problem()))),
+        row("value: expected a finite ln V, got <value> for walker <n>; check the features on that structure (<n> of <n> walkers, the first with <where>)", "a feature is not finite on a structure", "mend the feature", lambda f: learned(other_problem(features=shaky)).log_value(far(other_problem()))),
         row("value: expected a value function for this problem's features, got <reason>; train a new one", "it was learned for atoms that this problem lacks", "train a new one", lambda f: learned(build("lj7", {})).check_problem(well())),
         row("value: expected a value function for paths from <region> to <region>, got one for paths from <region> to <region>; train a new one", "it was learned for the way back, or for other regions", "train a new one", way_back),
         row("value: expected a value function for this problem's features (<fingerprint>), got <fingerprint>; train a new one", "it was learned for other features or atoms", "train a new one", lambda f: learned(well()).check_problem(other_problem(features=shaky)), saved_elsewhere),

@@ -12,7 +12,7 @@ import torch
 from openmm import unit
 
 from openmm_rlis import features
-from openmm_rlis.errors import DivergedError, InputError
+from openmm_rlis.errors import DivergedError, InputError, NotFiniteError
 from openmm_rlis.problem import Problem
 from openmm_rlis.regions import Region
 from openmm_rlis.units import BOLTZMANN
@@ -228,7 +228,10 @@ def test_bad_regions_and_features_are_refused(argument: str, changes: dict[str, 
 def test_features_that_turn_nan_on_the_way_are_named() -> None:
     problem = make(source=Region.ball(lambda x: torch.log(-x[:, :1, 0]), [0.0], 0.5))
     x = np.stack([START, -START])
-    with pytest.raises(InputError, match=r"^feature of region A: expected finite values, got NaN or infinity$"):
+    message = (
+        r"^feature of region A: expected finite values, got NaN or infinity for 1 of 2 walkers \(first: walker 1, "
+    )
+    with pytest.raises(NotFiniteError, match=message):
         problem.label(x)
 
 
