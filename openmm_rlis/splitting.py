@@ -95,7 +95,6 @@ def find_target(problem: Problem, engine: Engine, rng: np.random.Generator, max_
         hot = copy.copy(problem)
         hot.kT = problem.kT * factor
         explorer = Engine(hot, 64)
-        explorer.deadline = engine.deadline
         explorer.reseed(rng)
         x = np.repeat(problem.positions[None], 64, axis=0)
         try:
@@ -103,10 +102,11 @@ def find_target(problem: Problem, engine: Engine, rng: np.random.Generator, max_
                 x, _ = explorer.propagate(x)
                 found = problem.label(x) == TARGET
                 if found.any():
-                    engine.cost.force_evaluations += explorer.cost.force_evaluations
                     return x[found]
         except DivergedError:
             break
+        finally:
+            engine.cost.force_evaluations += explorer.cost.force_evaluations
     name = problem.target.name
     raise UnreachableError(
         f"target: expected a region that can be reached, got no structure in {name} up to {factor:g} times the "

@@ -42,9 +42,11 @@ class KilledError(Exception):
 
 
 def fingerprint(result: Result) -> dict[str, Any]:
-    """Everything in result.json that must not depend on interruptions."""
+    """Everything in result.json that must not depend on interruptions; what was spent in vain does."""
     found = json.loads((result.directory / "result.json").read_text())
     del found["cost"]["seconds"]
+    spent = found["cost"]["force_evaluations"]
+    assert spent.pop("total") == sum(spent.values()) and spent.pop("broken_off") >= 0
     return found
 
 
