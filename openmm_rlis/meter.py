@@ -79,6 +79,11 @@ class Meter:
         self._file: int | None = None
 
     @property
+    def run(self) -> Path:
+        """The run directory."""
+        return self.folder.parent
+
+    @property
     def evaluations(self) -> int:
         """Force evaluations of all processes, as far as this one knows them."""
         return self._own + self._others

@@ -25,6 +25,7 @@ from .flux import FluxRun
 from .importance import Importance
 from .problem import OUTSIDE, TARGET, Problem
 from .training import Samples, samples_of
+from .traps import watcher
 from .value import ValueFunction
 from .walk import Roots, Walk, walk
 
@@ -67,7 +68,7 @@ def walk_roots(
     stride, most = settings.frame_stride, settings.max_walkers
     return walk(
         engine, value.log_value, roots, window, rng, importance=importance, control=settings.control,
-        frame_stride=stride, max_walkers=most,
+        frame_stride=stride, max_walkers=most, watch=watcher(engine.problem, engine.meter),
     )  # fmt: skip
 
 

@@ -37,6 +37,7 @@ from .weights import log_sum
 Array = NDArray[np.float64]
 LogValue = Callable[[Array], Array]
 LogImportance = Callable[[Array], Array]
+Watch = Callable[[int, Array, NDArray[np.bool_]], None]
 STEP = 0.1
 IN_A = "; if it is a part of A, set settings.core=false, or make A smaller"
 LONG = (50_000, 500_000)
@@ -191,6 +192,7 @@ def walk(
     frame_stride: int = 5,
     max_walkers: int = 200,
     max_lags: int = 5_000_000,
+    watch: Watch | None = None,
 ) -> Walk:
     """Carry every root to its end.
 
@@ -213,6 +215,9 @@ def walk(
         weights: a V that is far too large somewhere costs time, and hurts only the roots that go there.
     max_lags
         A walk that is not over by then is an error: an unseen trap between A and B.
+    watch
+        Shown the lag, everyone's positions (n, n_atoms, 3) after it, and who is outside all regions, (n,); changes
+        nothing.
 
     Raises
     ------
@@ -258,6 +263,8 @@ def walk(
         walker_lags += np.bincount(alive.root, minlength=n)
         before = replace(alive, log_weights=alive.log_weights.copy())
         codes, visits, pushes = _lag(engine, log_value, before, alive, control)
+        if watch is not None:
+            watch(n_lags, alive.positions, (codes == OUTSIDE) & ~alive.inside)
         tallies += visits
         martingale += np.bincount(alive.root, pushes, minlength=n)
         _record_frames(record, before, alive, codes, n_lags, frame_stride)
