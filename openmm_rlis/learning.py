@@ -30,6 +30,7 @@ from .pilot import ALONE, Crew, pilot
 from .problem import Problem
 from .splitting import find_target, make_score, split
 from .training import Samples, train
+from .traps import watcher
 from .value import ValueFunction, feature_statistics
 
 if TYPE_CHECKING:
@@ -87,7 +88,8 @@ def cold_start(
     source = run.state.last_in_source
     target = None if problem.target.feature is not None else find_target(problem, engine, rng)
     engine.reseed(rng)
-    found = split(engine, make_score(problem, source, target), run.exits, rng, report=report)
+    score, watch = make_score(problem, source, target), watcher(problem, engine.meter)
+    found = split(engine, score, run.exits, rng, report=report, watch=watch)
     statistics = feature_statistics(problem, found.frames, source, found.arrivals, found.dead_ends)
     value = ValueFunction(problem.features, statistics, settings.coarse_share, rng=rng)
     samples = Samples(evaluate(problem.features, found.frames), found.frame_log_values)

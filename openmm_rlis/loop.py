@@ -153,6 +153,7 @@ class Loop:
                 n_roots = roots_to_learn_from(history[1:], index, self.settings, *self._need())
                 if n_roots == 0:
                     break
+                self._tell("learning", index, f"walks of {n_roots} roots")
                 self.meter.beat()
                 engine = make_engine(self.inner, self.settings, self.config["platform"], history[-1].value)
                 settings = self.settings.model_copy(update={"learning_roots": n_roots})
@@ -302,9 +303,7 @@ class Loop:
         info["block"] = [block.start, len(block)]
         self._write("production", index, arrays | prefixed("state", state), info, cost, trees, seconds)
 
-    def _keep_lesson(
-        self, stage: str, index: int, lesson: Lesson, engine: Engine, core: Core | None = None
-    ) -> None:
+    def _keep_lesson(self, stage: str, index: int, lesson: Lesson, engine: Engine, core: Core | None = None) -> None:
         arrays = lesson.arrays() | (prefixed("core", core.arrays()) if core else {})
         cost = engine.cost.force_evaluations
         info = {**lesson.info, "learning_evaluations": cost, "network_calls": engine.cost.network_calls}

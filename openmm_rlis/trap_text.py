@@ -56,9 +56,13 @@ class Scalar:
 
 
 def message(problem: Problem, traps: Sequence[Trap], lag: int, seconds: float, run: Path) -> str:
-    """Return where walkers rest and what to do; `lag` and `seconds` say how long, `run` is the run directory."""
+    """Return where walkers rest and what to do.
+
+    They have been outside all regions for `lag` lags, and for `seconds` of the run; `run` is the run directory.
+    """
     own = own_section(problem)
-    lines = [f"walkers have been outside all regions for {seconds:.0f} s, {lag * problem.lag_time:.3g} ps each:"]
+    time = f"{lag * problem.lag_time:.3g} ps, {seconds:.0f} s of this run"
+    lines = [f"walkers have been outside all regions for {time}:"]
     for number, trap in enumerate(traps, start=len(problem.others)):
         place = _place(own, problem, trap)
         lines.append(f"{trap.walkers:.0%} of them, and {trap.time:.0%} of their time, at {place}.")
@@ -177,7 +181,8 @@ def _unused(own: OwnSystem, named: Sequence[Scalar]) -> str:
     """Return the region of the configuration that most of a trap lies in and that is not used, or nothing."""
     by_name: Mapping[str, Scalar] = {one.name: one for one in named}
     for name, spec in own.regions.items():
-        if name in (own.source, own.target, *own.others) or isinstance(spec, Ball) or not set(spec.within) <= set(by_name):
+        used = name in (own.source, own.target, *own.others)
+        if used or isinstance(spec, Ball) or not set(spec.within) <= set(by_name):
             continue
         inside = np.ones(len(next(iter(by_name.values())).values), dtype=bool)
         for feature in spec.within:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from weakref import WeakKeyDictionary
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,8 +22,11 @@ from .meter import Meter
 from .problem import Problem
 
 Array = NDArray[np.float64]
-FIRST_WORD, QUIET, BETWEEN_SAMPLES = 30.0, 3.0, 0.5
-"""Seconds of a walk until a trap is named for the first time, until walkers are looked at, and between two looks."""
+Watch = Callable[[int, Array, NDArray[np.bool_]], None]
+FIRST_WORD, BETWEEN_SAMPLES = 30.0, 0.5
+"""Seconds with walkers outside all regions until traps are named for the first time, and between two looks."""
+LONG, FEWEST_SAMPLES = 100, 5
+"""Lags outside all regions from which on a walker may rest, and looks that are needed to tell where."""
 MOST_WALKERS, MOST_SAMPLES, MOST_POINTS = 200, 400, 400
 DENSEST = 0.125
 """Share of the values whose closest cloud is the middle of a trap."""
@@ -67,6 +71,18 @@ def cloud(values: Array) -> NDArray[np.bool_]:
     return inside
 
 
+@dataclass
+class Clock:
+    """Seconds of a run in which walkers were outside all regions for long, and at which traps are named next."""
+
+    rested: float = 0.0
+    next_word: float = FIRST_WORD
+
+
+_CLOCKS: WeakKeyDictionary[Meter, Clock] = WeakKeyDictionary()
+"""One for all walks of a run that are walked in this process."""
+
+
 class Watcher:
     """Watches the walkers of a walk, and says where they rest when it takes long.
 
@@ -75,13 +91,16 @@ class Watcher:
     problem
         Whose features and regions count.
     say
-        Told of the traps, as a list that is not empty, and since how many lags and seconds walkers have been outside.
+        Told of the traps, as a list that is not empty, and for how many lags and seconds walkers have been outside.
+    clock
+        Goes on from walk to walk.
     """
 
-    def __init__(self, problem: Problem, say: Callable[[Sequence[Trap], int, float], None]) -> None:
-        self._problem, self._say = problem, say
-        self._begun = self._looked = time.monotonic()
-        self._next_word = FIRST_WORD
+    def __init__(
+        self, problem: Problem, say: Callable[[Sequence[Trap], int, float], None], clock: Clock | None = None
+    ) -> None:
+        self._problem, self._say, self._clock = problem, say, clock or Clock()
+        self._looked = time.monotonic()
         self._samples: list[Array] = []
         self._positions = np.zeros((0, problem.n_atoms, 3))
         self._in_regions: list[Array] = []
@@ -89,9 +108,13 @@ class Watcher:
     def __call__(self, lag: int, positions: Array, resting: NDArray[np.bool_]) -> None:
         """Look at positions (n, n_atoms, 3) after a lag; `resting` (n,), who is outside all regions, A included."""
         now = time.monotonic()
-        if now - self._begun < QUIET or now - self._looked < BETWEEN_SAMPLES or not resting.any():
+        if lag < LONG or not resting.any():
+            self._looked = now
+        clock, since = self._clock, now - self._looked
+        if since < BETWEEN_SAMPLES:
             return
         self._looked = now
+        clock.rested += since
         rows = np.flatnonzero(resting)
         rows = rows[np.linspace(0, len(rows) - 1, min(len(rows), MOST_WALKERS)).astype(int)]
         self._positions = positions[rows]
@@ -101,11 +124,11 @@ class Watcher:
         if not resting.all():
             self._in_regions.append(evaluate(self._problem.features, positions[~resting][:MOST_WALKERS]))
             self._in_regions = self._in_regions[-MOST_SAMPLES:]
-        if now - self._begun >= self._next_word:
-            self._next_word = 2.0 * (now - self._begun)
+        if clock.rested >= clock.next_word and len(self._samples) >= FEWEST_SAMPLES:
+            clock.next_word = 2.0 * clock.rested
             traps = self.traps()
             if traps:
-                self._say(traps, lag, now - self._begun)
+                self._say(traps, lag, clock.rested)
 
     def traps(self) -> list[Trap]:
         """Return the clouds in which the walkers rest, that with most of them first."""
@@ -145,4 +168,7 @@ def watcher(problem: Problem, meter: Meter | None) -> Watcher | None:
         return None
     from .trap_text import message
 
-    return Watcher(problem, lambda traps, lag, seconds: meter.note(message(problem, traps, lag, seconds, meter.run)))
+    def say(traps: Sequence[Trap], lag: int, seconds: float) -> None:
+        meter.note(message(problem, traps, lag, seconds, meter.run))
+
+    return Watcher(problem, say, _CLOCKS.setdefault(meter, Clock()))

@@ -31,13 +31,13 @@ from .engine import Engine
 from .errors import RlisError
 from .importance import N_BINS, UNTEMPERED, tally
 from .problem import OUTSIDE, TARGET
+from .traps import Watch
 from .trees import PathTree, TreeBuilder, excursions
 from .weights import log_sum
 
 Array = NDArray[np.float64]
 LogValue = Callable[[Array], Array]
 LogImportance = Callable[[Array], Array]
-Watch = Callable[[int, Array, NDArray[np.bool_]], None]
 STEP = 0.1
 IN_A = "; if it is a part of A, set settings.core=false, or make A smaller"
 LONG = (50_000, 500_000)
@@ -115,17 +115,7 @@ class _Population:
     frame: NDArray[np.int32]
 
     def take(self, rows: NDArray[np.intp] | NDArray[np.bool_]) -> _Population:
-        return _Population(
-            self.positions[rows],
-            self.log_weights[rows],
-            self.log_values[rows],
-            self.log_reference[rows],
-            self.log_lowest[rows],
-            self.root[rows],
-            self.biased[rows],
-            self.inside[rows],
-            self.frame[rows],
-        )
+        return _Population(*(column[rows] for column in vars(self).values()))
 
     def offspring(self, children: Offspring) -> _Population:
         born = self.take(children.parents)
