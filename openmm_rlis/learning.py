@@ -30,7 +30,7 @@ from .pilot import ALONE, Crew, pilot
 from .problem import Problem
 from .splitting import find_target, make_score, split
 from .training import Samples, train
-from .traps import watcher
+from .trap_text import watcher
 from .value import ValueFunction, feature_statistics
 
 if TYPE_CHECKING:

@@ -25,7 +25,7 @@ from .flux import FluxRun
 from .importance import Importance
 from .problem import OUTSIDE, TARGET, Problem
 from .training import Samples, samples_of
-from .traps import watcher
+from .trap_text import watcher
 from .value import ValueFunction
 from .walk import Roots, Walk, walk
 

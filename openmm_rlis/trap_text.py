@@ -11,22 +11,26 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import mdtraj
 import numpy as np
 from numpy.typing import NDArray
 
 from .features import Joined, evaluate
+from .meter import Meter
 from .own import PREFIX, Angle, Ball, Dihedral, OwnSystem, limits
 from .problem import Problem
 from .sections import validated
-from .traps import Trap
+from .traps import Clock, Trap, Watcher
 
 Array = NDArray[np.float64]
 STRUCTURES = "traps"
 HELD = 0.95
 MOST_NUMBERS = 8
 TURN = 2.0 * math.pi
+_CLOCKS: WeakKeyDictionary[Meter, Clock] = WeakKeyDictionary()
+"""One for all walks of a run that are walked in this process."""
 
 
 @dataclass(frozen=True)
@@ -53,6 +57,17 @@ class Scalar:
     def text(self, number: float) -> str:
         """Return a number with the unit that a file takes."""
         return f"{number:.4g} nm" if self.unit == "length" else f"{math.degrees(number):.4g} deg"
+
+
+def watcher(problem: Problem, meter: Meter | None) -> Watcher | None:
+    """Return what watches a walk of the run that a meter counts for; None without one: then nobody would hear of it."""
+    if meter is None:
+        return None
+
+    def say(traps: Sequence[Trap], lag: int, seconds: float) -> None:
+        meter.note(message(problem, traps, lag, seconds, meter.run))
+
+    return Watcher(problem, say, _CLOCKS.setdefault(meter, Clock()))
 
 
 def message(problem: Problem, traps: Sequence[Trap], lag: int, seconds: float, run: Path) -> str:

@@ -11,19 +11,17 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from weakref import WeakKeyDictionary
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import chi
 
 from .features import evaluate
-from .meter import Meter
 from .problem import Problem
 
 Array = NDArray[np.float64]
 Watch = Callable[[int, Array, NDArray[np.bool_]], None]
-FIRST_WORD, BETWEEN_SAMPLES = 30.0, 0.5
+FIRST_WORD, BETWEEN_SAMPLES = 20.0, 0.5
 """Seconds with walkers outside all regions until traps are named for the first time, and between two looks."""
 LONG, FEWEST_SAMPLES = 100, 5
 """Lags outside all regions from which on a walker may rest, and looks that are needed to tell where."""
@@ -77,10 +75,6 @@ class Clock:
 
     rested: float = 0.0
     next_word: float = FIRST_WORD
-
-
-_CLOCKS: WeakKeyDictionary[Meter, Clock] = WeakKeyDictionary()
-"""One for all walks of a run that are walked in this process."""
 
 
 class Watcher:
@@ -160,15 +154,3 @@ class Watcher:
             if region.feature is problem.features and region.center is not None:
                 gaps.append(float(np.linalg.norm(region.center.numpy() - center)) - region.radius)
         return max(min(gaps), 0.0)
-
-
-def watcher(problem: Problem, meter: Meter | None) -> Watcher | None:
-    """Return what watches a walk of the run that a meter counts for; None without one: then nobody would hear of it."""
-    if meter is None:
-        return None
-    from .trap_text import message
-
-    def say(traps: Sequence[Trap], lag: int, seconds: float) -> None:
-        meter.note(message(problem, traps, lag, seconds, meter.run))
-
-    return Watcher(problem, say, _CLOCKS.setdefault(meter, Clock()))
