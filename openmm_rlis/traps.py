@@ -26,7 +26,7 @@ FIRST_WORD, BETWEEN_SAMPLES = 20.0, 0.5
 LONG, FEWEST_SAMPLES = 100, 5
 """Lags outside all regions from which on a walker may rest, and looks that are needed to tell where."""
 MOST_WALKERS, MOST_SAMPLES, MOST_POINTS = 200, 400, 400
-DENSEST = 0.125
+DENSEST = 0.2
 """Share of the values whose closest cloud is the middle of a trap."""
 FEWEST = 0.2
 """Share of the walkers' time from which on a cloud is a trap."""
@@ -52,7 +52,7 @@ class Trap:
 def cloud(values: Array) -> NDArray[np.bool_]:
     """Return which of the values (m, k) belong to the densest cloud.
 
-    The middle is the value with the closest neighbours, an eighth of all; the size follows from their distance as in a
+    The middle is the value with the closest neighbours, a fifth of all; the size follows from their distance as in a
     normal distribution.
     """
     scale = values.std(0)
@@ -104,6 +104,7 @@ class Watcher:
         now = time.monotonic()
         if lag < LONG or not resting.any():
             self._looked = now
+            return
         clock, since = self._clock, now - self._looked
         if since < BETWEEN_SAMPLES:
             return

@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from systems_1d import double_well
+from systems_1d import double_well, packaged_double_well
 
 import openmm_rlis as rlis
 from openmm_rlis import cli, console, goal, progress
@@ -202,15 +202,15 @@ def test_what_a_killed_process_spent_is_known_to_a_second(tmp_path: Path) -> Non
 # --- silence ----------------------------------------------------------------------------------------------------------
 
 
-def test_the_run_speaks_when_nothing_happens(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_the_run_speaks_when_nothing_happens(whole: Result, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """With a beat at every chance: the same numbers, the stage that was told last, and a cost that grows."""
     monkeypatch.setattr(progress, "SECONDS_BETWEEN_BEATS", 0.0)
     told: list[Progress] = []
-    result = rlis.run(LINE.problem(), tmp_path / "run", **TINY, max_force_evaluations=400_000, progress=told.append)
-    for stage in ("start", "flux"):
+    result = rlis.run(LINE.problem(), tmp_path / "run", **TINY, progress=told.append)
+    assert result.rate == whole.rate
+    for stage in ("start", "flux", "learning", "production"):
         counts = [one.force_evaluations for one in told if one.stage == stage and not one.message]
         assert len(set(counts)) > 20 and counts == sorted(counts)
-    assert result.stopped == "max_force_evaluations"
     lines = [line for line in result._run.read_log() if line["event"] == "progress"]
     assert len(lines) == len(told)
 
@@ -246,17 +246,25 @@ def test_what_workers_spend_and_say_is_known_here(tmp_path: Path) -> None:
 # --- a run without a rate ---------------------------------------------------------------------------------------------
 
 
-def test_the_guess_is_called_a_guess(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    words = ["run", "double_well", "--set", "settings.learning_rounds=1", "--set", "settings.learning_roots=20"]
-    out = tmp_path / "run"
-    status = cli.execute([*words, "--max-evals", "9e6", "--out", str(out)])
-    stored = json.loads((out / "result.json").read_text())
-    printed = capsys.readouterr().out
-    if stored["rounds"] == 0:
-        assert status == 3 and stored["rate"]["value"] is None
-        assert "no rate: no production round was finished; a guess without an error bar, from" in printed
-        assert set(stored["guess"]) == {"value", "source"}
-    assert stored["rounds"] == 0
+@pytest.mark.parametrize("rounds", [0, 1])
+def test_the_guess_is_called_a_guess(
+    rounds: int, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A limit that no round of production fits into: of the right size from learning, and never called a rate."""
+    monkeypatch.setattr(Plan, "fitting", lambda *_: None)
+    numbers = {"n_batches": 8, "replicas": 4, "learning_rounds": rounds, "learning_roots": 40}
+    words = [f"--set=settings.{name}={number}" for name, number in numbers.items()]
+    status = cli.execute(["run", "double_well", *words, "--max-evals", "1e12", "--out", str(tmp_path / "run")])
+    stored = json.loads((tmp_path / "run" / "result.json").read_text())
+    source = stored["guess"]["source"]
+    assert source.startswith("learning ") if rounds else source == "splitting"
+    assert status == 3 and stored["rate"]["value"] is None and stored["rounds"] == 0
+    assert f"no rate: no production round was finished; a guess without an error bar, from {source}" in (
+        capsys.readouterr().out
+    )
+    exact = packaged_double_well().chain.endless.rate
+    assert 0.1 < stored["guess"]["value"] / exact < 10.0
+    assert stored["stopped"] == "max_force_evaluations"
 
 
 def test_verify_says_when_it_verified_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
