@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 import signal
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from functools import partial
@@ -125,12 +126,12 @@ def _cluster(workers: int) -> Iterator[Any]:
 
     quiet = logging.ERROR
     with dask.config.set(OWN_WAYS):
-        with _deaf_to_interrupts():  # which the processes, and the threads that start others, inherit
+        with _deaf_to_interrupts():  # which the processes inherit
             cluster = LocalCluster(
                 n_workers=workers,
                 threads_per_worker=1,
                 processes=True,
-                dashboard_address=None,
+                dashboard_address=":0",  # two runs on one machine ask for two ports
                 silence_logs=quiet,
                 memory_limit=0,
             )
@@ -140,12 +141,12 @@ def _cluster(workers: int) -> Iterator[Any]:
 
 @contextmanager
 def _deaf_to_interrupts() -> Iterator[None]:
-    """Block Ctrl-C, which a terminal sends to every process: this one ends the others, without their tracebacks."""
-    if not hasattr(signal, "pthread_sigmask"):  # not on Windows
+    """Ignore Ctrl-C, which a terminal sends to every process: this one ends the others, without their tracebacks."""
+    if threading.current_thread() is not threading.main_thread():  # which alone may say what happens to signals
         yield
         return
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
         yield
     finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        signal.signal(signal.SIGINT, before)
