@@ -24,6 +24,7 @@ from rich.text import Text
 from .disk import opened
 from .errors import bad_input
 from .integrity import is_chained, read_json
+from .meter import SPENT, spent
 
 PLAIN_SECONDS = 5.0
 _TAIL_BYTES = 65_536
@@ -220,8 +221,11 @@ def status(directory: Path) -> dict[str, dict[str, Any]]:
     if done:
         total = result.get("cost", {}).get("force_evaluations", {}).get("total", 0)
         snapshot = replace(snapshot or Snapshot("done"), rate=result.get("rate"))
-        snapshot = replace(snapshot, force_evaluations=snapshot.force_evaluations or total)
+        snapshot = replace(snapshot, force_evaluations=max(snapshot.force_evaluations, total))
     shown = snapshot or Snapshot()
+    evaluations, seconds = spent(directory / SPENT)  # also of a run that was killed before it could tell
+    shown = replace(shown, force_evaluations=max(shown.force_evaluations, evaluations))
+    shown = replace(shown, seconds=shown.seconds if busy else max(shown.seconds, seconds))
     more = {"evaluations_per_second": shown.evaluations_per_second, "age": age}
     return {"": {"state": state, "stopped": result["stopped"] if done else None, **asdict(shown), **more}}
 

@@ -29,7 +29,7 @@ from .weights import effective_sample_size, tail_index
 
 Array = NDArray[np.float64]
 FALSE_ALARM = 0.002
-NOT_OF_THE_ERROR = ("settled", "ended", "thinned_share", "late_share")
+NOT_OF_THE_ERROR = ("rounds", "settled", "ended", "thinned_share", "late_share")
 """Checks whose alarm more paths do not help."""
 MOST_LATE = 0.1
 """Share of the time in state A in excursions beyond `settings.excursion_lags`, above which a person is told."""
@@ -176,6 +176,10 @@ def checks(
     # Gamma(2 - k) n^(k - 1) on average: a sixth of that is asked for.
     heavy = 0.15 * max(float(np.count_nonzero(found.root_weights)), 1.0) ** -0.3
     rows = [
+        (
+            "rounds", float(found.n_rounds), "above 0", found.n_rounds == 0,
+            "no production round was finished: there is no rate; carry on with larger limits (rlis resume)",
+        ),
         (
             "settled", float(settled) if found.n_rounds else float("nan"), "yes", not settled,
             "the run in A did not settle before production: the exit rate may still drift; make A larger, or "

@@ -25,6 +25,7 @@ from numpy.typing import NDArray
 from .bias import Bias, default_backend, platform_names, scriptable
 from .errors import DivergedError, bad_input
 from .losses import Where, energy_may_fail, lost_walkers
+from .meter import LimitError, current
 from .movers import CALL, KINDS, STEP_CALL, Kind, Mover, make_context, make_mover, on_cpu, steps_here
 from .problem import Problem
 from .replicas import can_pack
@@ -53,10 +54,6 @@ class Cost:
     network_calls: int = 0
 
 
-class DeadlineError(Exception):
-    """The engine's deadline has passed; for whoever set one, and never seen by a user."""
-
-
 class Engine:
     """Moves walkers of one Problem, with and without bias.
 
@@ -81,7 +78,8 @@ class Engine:
         self.problem = problem
         self.bias = bias
         self.cost = Cost()
-        self.deadline = math.inf  # of time.monotonic, after which `propagate` raises DeadlineError
+        self.deadline = math.inf  # of time.monotonic, after which `propagate` raises LimitError
+        self.meter = current()  # of the run that this engine works for
         self.packed = can_pack(problem.system)
         self.platform_name = platform
         self._platform = _platform(platform, self.packed)
@@ -140,8 +138,8 @@ class Engine:
         DivergedError
             Coordinates, or the energy where it is not the forces that tell, became NaN or infinite; says how many
             walkers, which one first, where, and why.
-        DeadlineError
-            The deadline has passed.
+        LimitError
+            A limit of the run, or the engine's deadline, has passed.
         """
         if biased and self.bias is None:
             raise bad_input("biased", "an engine made with a bias", "one without")
@@ -162,7 +160,7 @@ class Engine:
 
         Raises
         ------
-        DivergedError, DeadlineError
+        DivergedError, LimitError
             As for `propagate`.
         """
         return self._propagate(positions, "noise")
@@ -170,7 +168,7 @@ class Engine:
     def _propagate(self, positions: Array, kind: Kind) -> tuple[Array, Array]:
         """Return positions after the lag, and what movers of this kind tell of every walker."""
         if time.monotonic() > self.deadline:
-            raise DeadlineError
+            raise LimitError("max_seconds")
         n = len(positions)
         moved = np.empty_like(positions)
         told = np.zeros_like(positions) if kind == "noise" else np.zeros(n)
@@ -179,6 +177,8 @@ class Engine:
         while start < n:
             size = self._size_for(n - start, kind)
             rows = slice(start, min(start + size, n))
+            if self.meter is not None:
+                self.meter.spend((rows.stop - rows.start) * self.problem.lag_steps)
             mover = self._mover(size, kind)
             try:
                 moved[rows], told[rows] = mover.move(positions[rows])

@@ -6,13 +6,15 @@ Every piece of work brings its own random stream, so what comes back does not de
 from __future__ import annotations
 
 import logging
+import signal
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from functools import partial
 from typing import Any, TypeVar
 
-from .engine import DeadlineError
 from .errors import RlisError
+from .meter import SECONDS_BETWEEN_NOTES, LimitError, Meter, Share, active
 
 T = TypeVar("T")
 KEEP, LARGE = 1 << 30, 1 << 25
@@ -44,21 +46,46 @@ class Executor:
 class _Spread(Executor):
     """Runs work in Dask worker processes, which start when they are first needed."""
 
-    def __init__(self, workers: int, stack: ExitStack) -> None:
-        self._workers, self._stack, self._known = workers, stack, None
+    def __init__(self, workers: int, stack: ExitStack, meter: Meter | None) -> None:
+        self._workers, self._stack, self._meter, self._known = workers, stack, meter, None
 
     def map(self, function: Callable[[Sequence[int]], list[T]], items: Sequence[int]) -> list[T]:
         """See `Executor.map`."""
         shares = [share for share in (list(items[i :: self._workers]) for i in range(self._workers)) if share]
-        futures = self._client.map(partial(_caught, function), shares, pure=False, retries=0)
+        futures = self._client.map(partial(_caught, self._share, function), shares, pure=False, retries=0)
+        self._wait(futures)
         lists = [_told(outcome) for outcome in self._client.gather(futures)]
         found = {b: x for share, xs in zip(shares, lists, strict=True) for b, x in zip(share, xs, strict=True)}
         return [found[b] for b in items]
 
     def later(self, function: Callable[..., T]) -> Callable[..., T]:
         """See `Executor.later`."""
-        future = self._client.submit(_caught, function, pure=False, retries=0)
-        return lambda *_: _told(future.result())
+        future = self._client.submit(_caught, self._share, function, pure=False, retries=0)
+
+        def result(*_: Any) -> T:
+            self._wait([future])
+            return _told(future.result())
+
+        return result
+
+    def _wait(self, futures: Sequence[Any]) -> None:
+        """Wait for the processes; meanwhile the run says that it is alive, and at the end it knows what they spent."""
+        if self._meter is None:
+            return
+        from distributed import wait
+
+        done = not futures
+        while not done:
+            try:
+                wait(futures, timeout=SECONDS_BETWEEN_NOTES)
+                done = True
+            except TimeoutError:
+                self._meter.pulse()
+        self._meter.compare()
+
+    @property
+    def _share(self) -> Share | None:
+        return self._meter.share() if self._meter is not None else None
 
     @property
     def _client(self) -> Any:
@@ -67,11 +94,12 @@ class _Spread(Executor):
         return self._known
 
 
-def _caught(function: Callable[..., T], *items: Any) -> T | Exception:
+def _caught(share: Share | None, function: Callable[..., T], *items: Any) -> T | Exception:
     """Return what a function returns, or the error that it raises on purpose: Dask would print its traceback."""
     try:
-        return function(*items)
-    except (RlisError, DeadlineError) as error:
+        with active(share.meter() if share is not None else None):
+            return function(*items)
+    except (RlisError, LimitError) as error:
         return error
 
 
@@ -82,10 +110,13 @@ def _told(outcome: T | Exception) -> T:
 
 
 @contextmanager
-def make_executor(workers: int) -> Iterator[Executor]:
-    """Yield an executor: of this process for 1 worker, else of as many Dask worker processes on this machine."""
+def make_executor(workers: int, meter: Meter | None = None) -> Iterator[Executor]:
+    """Yield an executor: of this process for 1 worker, else of as many Dask worker processes on this machine.
+
+    What the processes do counts on `meter`, under its limits; without one, nothing is counted.
+    """
     with ExitStack() as stack:
-        yield Executor() if workers <= 1 else _Spread(workers, stack)
+        yield Executor() if workers <= 1 else _Spread(workers, stack, meter)
 
 
 @contextmanager
@@ -94,16 +125,28 @@ def _cluster(workers: int) -> Iterator[Any]:
     from distributed import Client, LocalCluster
 
     quiet = logging.ERROR
-    with (
-        dask.config.set(OWN_WAYS),
-        LocalCluster(
-            n_workers=workers,
-            threads_per_worker=1,
-            processes=True,
-            dashboard_address=None,
-            silence_logs=quiet,
-            memory_limit=0,
-        ) as cluster,
-        Client(cluster) as client,
-    ):
-        yield client
+    with dask.config.set(OWN_WAYS):
+        with _deaf_to_interrupts():  # which the processes inherit
+            cluster = LocalCluster(
+                n_workers=workers,
+                threads_per_worker=1,
+                processes=True,
+                dashboard_address=":0",  # two runs on one machine ask for two ports
+                silence_logs=quiet,
+                memory_limit=0,
+            )
+        with cluster, Client(cluster) as client:
+            yield client
+
+
+@contextmanager
+def _deaf_to_interrupts() -> Iterator[None]:
+    """Ignore Ctrl-C, which a terminal sends to every process: this one ends the others, without their tracebacks."""
+    if threading.current_thread() is not threading.main_thread():  # which alone may say what happens to signals
+        yield
+        return
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)

@@ -44,6 +44,7 @@ NUMBERS = {
     "success_probability": ("success probability P", "Share of exits that reach the target first.", ""),
 }
 CHECKS = {
+    "rounds": ("rounds of production", "Finished ones; without any there is no rate."),
     "settled": ("run in the source settled", "Whether the exit rate had stopped drifting before production began."),
     "transitions": ("transitions seen", "Weighted number of transitions in the record; without any there is no rate."),
     "tail_index": ("tail index", "How slowly the largest root contributions thin out; above 0.7 spread says little."),

@@ -205,6 +205,8 @@ def run_directories(directory: Path) -> dict[str, Path]:
 def verify(directory: Path, simulate: bool, free_energy: float | None = None, trusted: bool = False) -> int:
     """Print a table of checks of each run in `directory`; status 1 if one fails, 2 if files are damaged.
 
+    Status 3 says that no check but that of the checksums could tell anything.
+
     `free_energy` is F_B - F_A of the cores in kJ/mol, for a directory of both directions; see `verify.check_balance`.
     """
     from .result import load
@@ -214,7 +216,7 @@ def verify(directory: Path, simulate: bool, free_energy: float | None = None, tr
         raise bad_input("--free-energy", "a directory of both directions (rlis run --both)", str(directory))
     from .verify import check_balance, check_parent, check_records, check_simulations
 
-    statuses = []
+    statuses, told = [], []
     if directory not in results:
         statuses.append(BAD_INPUT * _show_checks(str(directory), [check_parent(directory)]))
     for path, result in results.items():
@@ -223,9 +225,13 @@ def verify(directory: Path, simulate: bool, free_energy: float | None = None, tr
             checks += check_simulations(result, path / "verify")
         shown = _show_checks(str(path), checks)
         statuses.append(BAD_INPUT if checks[0].verdict == "fail" else shown)  # the first one is the checksums
+        told += [check for check in checks[1:] if check.verdict != "could not tell"]
     if len(results) == 2 and BAD_INPUT not in statuses:
         forward, backward = results.values()
         statuses.append(_show_checks(str(directory), [check_balance(forward, backward, None, free_energy)]))
+    if max(statuses) == DONE and not told:
+        print("nothing was verified but the checksums: no check could tell")
+        return LIMIT
     return max(statuses)
 
 

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -30,6 +30,7 @@ from .pilot import ALONE, Crew, pilot
 from .problem import Problem
 from .splitting import find_target, make_score, split
 from .training import Samples, train
+from .trap_text import watcher
 from .value import ValueFunction, feature_statistics
 
 if TYPE_CHECKING:
@@ -45,6 +46,8 @@ FIRST_LOOK, SECOND_LOOK = 3, 4
 MOST_READY = 2.0
 ROOTS_OF_A_BATCH = 50
 """In a round, at least, unless a limit forbids it."""
+FEWEST_IN_A_ROUND = 4
+"""Roots of a batch, whatever the limit: from fewer nothing is learned of the error."""
 
 
 @dataclass(frozen=True)
@@ -85,7 +88,8 @@ def cold_start(
     source = run.state.last_in_source
     target = None if problem.target.feature is not None else find_target(problem, engine, rng)
     engine.reseed(rng)
-    found = split(engine, make_score(problem, source, target), run.exits, rng, report=report)
+    score, watch = make_score(problem, source, target), watcher(problem, engine.meter)
+    found = split(engine, score, run.exits, rng, report=report, watch=watch)
     statistics = feature_statistics(problem, found.frames, source, found.arrivals, found.dead_ends)
     value = ValueFunction(problem.features, statistics, settings.coarse_share, rng=rng)
     samples = Samples(evaluate(problem.features, found.frames), found.frame_log_values)
@@ -201,6 +205,15 @@ class Plan:
         """Return the force evaluations of all batches in some rounds, as foreseen."""
         in_source = sum(i >= self.ready_rounds for i in rounds) * settings.replicas * self.flux_lags * lag_steps
         return settings.n_batches * (in_source + len(rounds) * self.n_roots * self.evaluations_per_root)
+
+    def fitting(self, settings: Settings, lag_steps: int, left: float) -> Plan | None:
+        """Return the plan with so many roots that the first round fits into the evaluations `left`; None: too few."""
+        of_roots = settings.n_batches * self.evaluations_per_root
+        rest = left - self.evaluations(settings, lag_steps, range(1)) + self.n_roots * of_roots
+        if self.n_roots * of_roots <= rest:
+            return self
+        n_roots = int(rest / max(of_roots, 1.0))
+        return replace(self, n_roots=n_roots) if n_roots >= FEWEST_IN_A_ROUND else None
 
 
 def make_plan(

@@ -4,7 +4,8 @@
 
 So `run`, `resume` and a run that was killed are the same loop. Random streams are keyed by (stage, round, group), so
 interruptions change nothing. In production limits are looked at between rounds only: a round that has begun is
-finished, since to drop one because it took long would bias. Before, a stage may be broken off: `resume` repeats it.
+finished, since to drop one because it took long would bias; it is not begun if it is foreseen to go beyond a limit.
+Before, the `meter` breaks a stage off: `resume` repeats it, and what it took stays in the cost.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import math
 import shutil
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from functools import partial
 from typing import Any
 
@@ -25,13 +26,14 @@ from .basin import SettleTask
 from .config import Settings
 from .core import Core
 from .disk import size_text
-from .engine import Cost, DeadlineError, Engine, one_thread
+from .engine import Cost, Engine, one_thread
 from .errors import DivergedError, NotFiniteError, RlisError, lost_in
 from .estimators import Estimate
 from .executor import Executor, make_executor
 from .flux import FluxRun, FluxState, first_exits
 from .frames import predicted_bytes
 from .goal import Goal
+from .guess import guess, guess_text
 from .importance import UNTEMPERED, Importance
 from .learning import (
     FIRST_LOOK,
@@ -46,36 +48,24 @@ from .learning import (
     roots_to_learn_from,
     rounds_to_look,
 )
+from .meter import SPENT, LimitError, Meter, active
 from .names import prefixed, unprefixed
 from .pilot import Crew, make_engine
 from .platforms import platform_text
 from .problem import Problem
 from .production import GroupRecord, Task, contents, stream
+from .progress import Progress, Report, Teller
 from .result import Result
 from .storage import RunDirectory
 from .value import ValueFunction
 
 FLUX, START, LEARNING, PILOT = 1, 2, 3, 5
-SECONDS_BETWEEN_LEVELS = 5.0
+MARGIN = 0.8
+"""Share of what is left before a limit that a round is foreseen to take at most."""
 MOST_TOGETHER = 4
 """Rounds whose walkers walk side by side: what is lost at most when a run is killed."""
 
 
-@dataclass(frozen=True)
-class Progress:
-    """Where a run stands, for whoever watches."""
-
-    stage: str
-    round: int
-    rate: Estimate | None = None
-    force_evaluations: int = 0
-    seconds: float = 0.0
-    fraction: float | None = None
-    seconds_left: float | None = None
-    message: str = ""
-
-
-Report = Callable[[Progress], None]
 OneBlock = Callable[[range, FluxState], None]
 Settling = Callable[..., tuple[FluxRun, int, bool, int]]
 
@@ -98,31 +88,38 @@ class Loop:
         self.settings = Settings.from_mapping(self.config["settings"])
         self.seed = int(self.config["seed"])
         self.stage = "start"  # where walkers are now
-        self.report = progress or notebook.progress() or (lambda _: None)
         infos = [store.read_round(stage, i).info for stage in store.stages() for i in store.rounds(stage)]
-        self.evaluations = sum(int(i.get("evaluations", 0)) for i in infos)
-        self.seconds_before = sum(float(i.get("seconds", 0.0)) for i in infos)
-        self.counted = engine.cost.force_evaluations  # of this engine's, how many `evaluations` holds
-        self.started = self.marked = self.told = time.monotonic()
-        engine.deadline = self.started + goal.seconds_left(self.seconds_before)
+        evaluations, seconds = (sum(float(i.get(name, 0)) for i in infos) for name in ("evaluations", "seconds"))
+        self.meter = engine.meter = Meter(store.path / SPENT, recorded=(evaluations, seconds))
+        self.meter.most_evaluations = math.inf if (most := goal.max_force_evaluations) is None else most
+        self.marked = time.monotonic()
+        self.meter.deadline = self.marked + goal.seconds_left(self.meter.seconds)
+        self.teller = Teller(store, self.meter, progress or notebook.progress() or (lambda _: None))
 
     def run(self) -> Result:
         """Do what is missing and return the result."""
         if not self.store.stages():
             message = f"start energy {self.engine.start_energy():.6g} kJ/mol; {self._at_start()}"
-            self._tell("flux" if self.config["method"] == "brute" else "start", 0, message=message)
-        with one_thread():
+            self._tell("flux" if self.config["method"] == "brute" else "start", 0, message)
+        with one_thread(), active(self.meter):
             try:
-                with make_executor(int(self.config["workers"])) as executor:
+                with make_executor(int(self.config["workers"]), self.meter) as executor:
                     stopped = (self._brute if self.config["method"] == "brute" else self._sample)(executor)
-            except DeadlineError:  # before production: nothing is lost but a stage that no number depends on yet
-                stopped = "max_seconds"
+            except LimitError as limit:  # before production: nothing is lost but a stage that no number depends on yet
+                stopped = str(limit)
             except (DivergedError, NotFiniteError) as error:
                 raise self._lost(error) from None
+        self.meter.close()
+        return self._end(stopped)
+
+    def _end(self, stopped: str) -> Result:
         result = Result(self.store, self.problem)
-        self.store.write_result({**result.to_dict(), "stopped": stopped})
-        self.store.log("end", stopped=stopped, rate=result.rate.to_dict())
-        self._tell("done", result.n_rounds, result.rate, message=f"stopped by {stopped}")
+        found = guess(self.store) if result.n_rounds == 0 else None
+        more = {"guess": found} if found else {}
+        self.store.write_result({**result.to_dict(), "stopped": stopped, **more})
+        self.store.log("end", stopped=stopped, rate=result.rate.to_dict(), **more)
+        none = f"; no rate: no production round was finished{guess_text(found)}" if result.n_rounds == 0 else ""
+        self._tell("done", result.n_rounds, f"stopped by {stopped}{none}", result.rate)
         return result
 
     def _lost(self, error: RlisError) -> DivergedError:
@@ -135,8 +132,6 @@ class Loop:
         first, flux = self._start(executor)
         crew = Crew(executor, len(self._groups(self.settings.n_batches)))
         lessons = self._learn(flux, first, crew)
-        if lessons is None:
-            return self._over_limit() or "max_seconds"
         value = lessons[-1].value
         plan, importance = self._plan(flux, lessons, crew)
         if not self.store.value_path.exists():
@@ -148,7 +143,7 @@ class Loop:
         if self.store.rounds("flux"):
             return None
         n, settings = self.settings.n_batches * self.settings.replicas, self.settings
-        rng, deadline = stream(self.seed, FLUX), self.engine.deadline
+        rng, deadline = stream(self.seed, FLUX), self.meter.deadline
         longest = None if self.config["method"] == "brute" else settings.excursion_lags
         platform = self.config["platform"]
         return executor.later(SettleTask(self.inner, n, settings.n_slots, longest, platform, rng, deadline))
@@ -157,14 +152,14 @@ class Loop:
         if settling is not None:
             self.stage = "flux"
             self._tell("flux", 0)
-            found, lags, settled, cost = settling(self._tell_window)
+            found, lags, settled, cost = settling(self.teller.window)
             info = {"lags": lags, "time": found.time, "settled": settled, "flux_evaluations": cost}
             self._write("flux", 0, found.arrays(), info, cost)
         stored = self.store.read_round("flux", 0)
         return FluxRun.from_arrays(stored.arrays, int(stored.info["lags"]), stored.info["time"])
 
-    def _learn(self, flux: FluxRun, first: Lesson, crew: Crew) -> list[Lesson] | None:
-        """Return the cold start and the lessons after it, the last with the V to use; None when a limit came first."""
+    def _learn(self, flux: FluxRun, first: Lesson, crew: Crew) -> list[Lesson]:
+        """Return the cold start and the lessons after it, the last with the V to use."""
         self.stage = "learning"
         history, index, stored = [first], 0, len(self.store.rounds("learning"))
         # Once there is a plan V stays as it is, also when a run is resumed for another target.
@@ -173,18 +168,17 @@ class Loop:
                 n_roots = roots_to_learn_from(history[1:], index, self.settings, *self._need())
                 if n_roots == 0:
                     break
-                if self._over_limit():
-                    return None
+                self._tell("learning", index, f"walks of {n_roots} roots")
+                self.meter.beat()
                 engine = make_engine(self.inner, self.settings, self.config["platform"], history[-1].value)
-                engine.deadline = self.engine.deadline
                 settings = self.settings.model_copy(update={"learning_roots": n_roots})
                 learned = learn_round(engine, history, flux, settings, stream(self.seed, LEARNING, index), crew)
                 self._keep_lesson("learning", index, learned, engine)
             lesson = self._read_lesson("learning", index)
             history.append(lesson)
             late = lesson.info["late_lags_per_root"] * len(flux.exits) * self.problem.lag_time
-            guess = lesson.info["success_probability"] * len(flux.exits) / (flux.time + late)
-            self._tell("learning", index, message=f"k about {guess:.3g} /ps, norm {lesson.info['ended']:.2f}")
+            about = lesson.info["success_probability"] * len(flux.exits) / (flux.time + late)
+            self._tell("learning", index, f"k about {about:.3g} /ps, norm {lesson.info['ended']:.2f}")
             index += 1
         return history
 
@@ -195,21 +189,21 @@ class Loop:
             first = Lesson.given(ValueFunction.from_arrays(self.problem.features, arrays))
             return first, self._flux(self._settling(executor))
         if not self.store.rounds("start"):
-            self._tell("start", 0, message="adaptive multilevel splitting")
+            self._tell("start", 0, "adaptive multilevel splitting")
             rng = stream(self.seed, START)
             self.engine.reseed(rng)
             exits, core = first_exits(self.engine, self.settings.core)
             self.inner = self.engine.problem
             settling = self._settling(executor)
-            first = cold_start(self.engine, exits, self.settings, rng, self._tell_level)
-            self._keep_lesson("start", 0, first, self.engine, self.counted, core)
+            first = cold_start(self.engine, exits, self.settings, rng, self.teller.level)
+            self._keep_lesson("start", 0, first, self.engine, core)
         else:
             core_arrays = unprefixed("core", self.store.read_round("start", 0).arrays)
             if core_arrays:
                 self.inner = self.problem.with_core(Core.from_arrays(core_arrays).region(self.problem))
             settling = self._settling(executor)
         first = self._read_lesson("start", 0)
-        self._tell("start", 0, message=f"{first.info['levels']} levels, ln P = {first.info['log_probability']:.2f}")
+        self._tell("start", 0, f"{first.info['levels']} levels, ln P = {first.info['log_probability']:.2f}")
         return first, self._flux(settling)
 
     def _plan(self, flux: FluxRun, history: list[Lesson], crew: Crew) -> tuple[Plan, Importance]:
@@ -221,13 +215,16 @@ class Loop:
                 lessons = [pilot_lesson(engine, history[-1], flux, self.settings, stream(self.seed, PILOT), crew)]
                 cost = engine.cost
             infos = [lesson.info for lesson in lessons]
-            plan = make_plan(self.inner, value, flux, infos, self.settings, target, left / FIRST_LOOK)
+            wanted = make_plan(self.inner, value, flux, infos, self.settings, target, left / FIRST_LOOK)
+            plan = wanted.fitting(self.settings, self.problem.lag_steps, MARGIN * self._need()[1])
+            if plan is None:
+                raise LimitError(self.goal.nearest_limit(self.meter.evaluations, self.meter.seconds))
             spent = {"learning_evaluations": cost.force_evaluations, "network_calls": cost.network_calls}
             importance = asdict(learned_importance(lessons))
             self._write("plan", 0, importance, {**asdict(plan), **spent}, cost.force_evaluations)
         stored = self.store.read_round("plan", 0)
         plan = Plan.from_info(stored.info)
-        self._tell("plan", 0, message=f"{plan.flux_lags} lags in A, {plan.n_roots} roots a batch; {self._disk(plan)}")
+        self._tell("plan", 0, f"{plan.flux_lags} lags in A, {plan.n_roots} roots a batch; {self._disk(plan)}")
         # Runs made before the importance was measured stored none: theirs was V.
         return plan, Importance(**stored.arrays) if stored.arrays else UNTEMPERED
 
@@ -276,6 +273,7 @@ class Loop:
 
         Between two looks at the error nothing is decided, so the rounds of a block end at the next look at the latest.
         """
+        self.meter.lift()
         seconds, result = 0.0, None
         while True:
             index = len(self.store.rounds("production"))
@@ -283,13 +281,13 @@ class Loop:
             if not block:
                 result = Result(self.store, self.problem, result)
                 wanted = self.goal.error_wanted(index > 0 and any(check.doubts_error for check in result.checks))
-                self._tell_production(result, index, wanted)
+                self.teller.production(result, index, wanted, self.goal)
                 if is_look(index) and result.rate.relative_error <= wanted:
                     return "target"
                 block = range(index, index + rounds_to_look(index, together))
                 while len(block) > 1 and self._over_limit(foreseen(block), len(block) * seconds):
                     block = block[:-1]
-                stop = self._over_limit(foreseen(block), seconds) if index else self._over_limit()
+                stop = self._over_limit(foreseen(block), seconds or foreseen(block) / self._speed())
                 if stop:
                     return stop
             begun = time.monotonic()
@@ -323,11 +321,9 @@ class Loop:
         info["block"] = [block.start, len(block)]
         self._write("production", index, arrays | prefixed("state", state), info, cost, trees, seconds)
 
-    def _keep_lesson(
-        self, stage: str, index: int, lesson: Lesson, engine: Engine, before: int = 0, core: Core | None = None
-    ) -> None:
+    def _keep_lesson(self, stage: str, index: int, lesson: Lesson, engine: Engine, core: Core | None = None) -> None:
         arrays = lesson.arrays() | (prefixed("core", core.arrays()) if core else {})
-        cost = engine.cost.force_evaluations - before
+        cost = engine.cost.force_evaluations
         info = {**lesson.info, "learning_evaluations": cost, "network_calls": engine.cost.network_calls}
         self._write(stage, index, arrays, info, cost)
 
@@ -349,21 +345,23 @@ class Loop:
         info = {**info, "evaluations": evaluations, "seconds": now - self.marked if seconds is None else seconds}
         self.store.write_round(stage, index, arrays, info, tree)
         self.marked = now
-        self.evaluations += evaluations
-        self.counted = self.engine.cost.force_evaluations
-        self.store.log("round", stage=stage, index=index, evaluations=self.evaluations, seconds=self._seconds())
+        spent = {"evaluations": self.meter.evaluations, "seconds": self.meter.seconds}
+        self.store.log("round", stage=stage, index=index, **spent)
 
     # Limits and progress
 
     def _need(self) -> tuple[float, float]:
-        """Return the target error, and how many evaluations are left before the limit."""
-        return self.goal.target_relative_error, max(self.goal.evaluations_left(self.evaluations), 0.0)
+        """Return the target error, and how many evaluations are left before the limits."""
+        in_time = self.goal.seconds_left(self.meter.seconds) * self._speed()
+        left = min(self.goal.evaluations_left(self.meter.evaluations), in_time)
+        return self.goal.target_relative_error, max(left, 0.0)
 
-    def _seconds(self) -> float:
-        return self.seconds_before + time.monotonic() - self.started
+    def _speed(self) -> float:
+        """Return the evaluations in a second, over the whole run; at least one, so that a quotient is finite."""
+        return max(self.meter.evaluations / max(self.meter.seconds, 1e-9), 1.0)
 
     def _over_limit(self, more_evaluations: float = 0.0, more_seconds: float = 0.0) -> str:
-        return self.goal.limit_passed(self.evaluations + more_evaluations, self._seconds() + more_seconds)
+        return self.goal.limit_passed(self.meter.evaluations + more_evaluations, self.meter.seconds + more_seconds)
 
     def _at_start(self) -> str:
         n = self.settings.n_batches * self.settings.replicas
@@ -376,29 +374,5 @@ class Loop:
         frames = plan.frames_per_root * plan.n_roots * self.settings.n_batches
         return f"predicted disk use: {size_text(predicted_bytes(int(frames), self.problem.n_atoms))} of paths a round"
 
-    def _tell(self, stage: str, index: int, rate: Estimate | None = None, apart: int = 0, **more: Any) -> None:
-        self.told = time.monotonic()
-        evaluations = self.evaluations + self.engine.cost.force_evaluations - self.counted + apart
-        progress = Progress(stage, index, rate, evaluations, self._seconds(), **more)
-        self.store.log("progress", **{**asdict(progress), "rate": rate.to_dict() if rate else None})
-        self.report(progress)
-
-    def _tell_window(self, window: int, rate: float, evaluations: int) -> None:
-        self._tell("flux", window, apart=evaluations, message=f"starts of walks per ps: {rate:.4g}")
-
-    def _tell_level(self, message: str) -> None:
-        if time.monotonic() - self.told > SECONDS_BETWEEN_LEVELS:
-            self._tell("start", 0, message=message)
-
-    def _tell_production(self, result: Result, index: int, wanted: float) -> None:
-        if index == 0:
-            self._tell("production", 0)
-            return
-        error = result.rate.relative_error
-        left = fraction = None
-        if math.isfinite(error) and error > 0:
-            fraction = min(1.0, (wanted / error) ** 2)
-            left = result.production_seconds * (1.0 / fraction - 1.0)
-        goes_on = error <= self.goal.target_relative_error and error > wanted
-        why = f"an alarm is on: goes on to an error of {wanted:.2g}" if goes_on else ""
-        self._tell("production", index, result.rate, fraction=fraction, seconds_left=left, message=why)
+    def _tell(self, stage: str, index: int, message: str = "", rate: Estimate | None = None) -> None:
+        self.teller.tell(Progress(stage, index, rate, message=message))

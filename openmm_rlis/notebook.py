@@ -10,6 +10,7 @@ from __future__ import annotations
 import importlib
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from html import escape
 from typing import Any
 
@@ -35,10 +36,14 @@ def progress() -> Callable[[Any], None] | None:
     if not in_notebook():
         return None
     handle: Any = None
+    last = Snapshot()
 
     def show(told: Any) -> None:
-        nonlocal handle
+        nonlocal handle, last
         snapshot = Snapshot.of(told)
+        if not snapshot.message and snapshot.stage == last.stage:  # a sign of life: what was said before still holds
+            snapshot = replace(snapshot, message=last.message)
+        last = snapshot
         bundle = {"text/plain": snapshot.line(), "text/html": progress_html(snapshot)}
         if handle is None:
             handle = importlib.import_module("IPython.display").display(bundle, raw=True, display_id=True)
@@ -59,7 +64,8 @@ def progress_html(snapshot: Snapshot) -> str:
         "forces": snapshot.evaluations(),
         "": snapshot.message,
     }
-    return bar + _table([], [[name, text] for name, text in rows.items() if text])
+    table = _table([], [[name, text] for name, text in rows.items() if text])
+    return f'{bar}<div style="white-space: pre-wrap">{table}</div>' if "\n" in snapshot.message else bar + table
 
 
 def result_html(content: Mapping[str, Any], stopped: str) -> str:

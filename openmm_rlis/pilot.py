@@ -25,6 +25,7 @@ from .flux import FluxRun
 from .importance import Importance
 from .problem import OUTSIDE, TARGET, Problem
 from .training import Samples, samples_of
+from .trap_text import watcher
 from .value import ValueFunction
 from .walk import Roots, Walk, walk
 
@@ -68,6 +69,7 @@ def walk_roots(
     return walk(
         engine, value.log_value, roots, window, rng, importance=importance, control=settings.control,
         longest=settings.excursion_lags, frame_stride=stride, max_walkers=most,
+        watch=watcher(engine.problem, engine.meter),
     )  # fmt: skip
 
 

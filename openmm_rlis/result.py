@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from . import channels, diagnostics, estimators, notebook
+from . import channels, diagnostics, estimators, meter, notebook
 from .console import rate_text
 from .diagnostics import Diagnostic
 from .errors import bad_input
@@ -222,20 +222,23 @@ class Result:
 
     @property
     def cost(self) -> dict[str, Any]:
-        """Force evaluations by stage, network calls and seconds."""
+        """Force evaluations by stage, `broken_off` those of stages without a whole round, network calls and seconds."""
         evaluations = {
             key: sum(int(i.get(f"{key}_evaluations", 0)) for i in self._infos)
             for key in ("flux", "learning", "production")
         }
+        stored, seconds = sum(evaluations.values()), sum(float(i.get("seconds", 0.0)) for i in self._infos)
+        spent = meter.spent(self.directory / meter.SPENT)
+        total = max(stored, spent[0])
         return {
-            "force_evaluations": {**evaluations, "total": sum(evaluations.values())},
+            "force_evaluations": {**evaluations, "broken_off": total - stored, "total": total},
             "network_calls": sum(int(i.get("network_calls", 0)) for i in self._infos),
-            "seconds": sum(float(i.get("seconds", 0.0)) for i in self._infos),
+            "seconds": max(seconds, spent[1]),
         }
 
     def damaged(self) -> list[str]:
         """Return what is wrong with the stored files, a line each; empty if every checksum is right."""
-        return self._run.verify()
+        return self._run.verify() + meter.damaged(self.directory / meter.SPENT)
 
     @property
     def production_seconds(self) -> float:

@@ -12,18 +12,18 @@ from pathlib import Path
 from typing import Any
 
 import mdtraj
-import numpy as np
 
 from . import identity
+from .arguments import check_kinds, check_whole
 from .config import Settings
 from .counting import N_BATCHES, REPLICAS
 from .creation import PROBLEM
 from .engine import Engine
-from .errors import bad_input
 from .goal import Goal
-from .loop import Loop, Progress, Report
+from .loop import Loop
 from .platforms import choose_platform
 from .problem import Problem
+from .progress import Progress, Report
 from .result import Result, load, problem_of
 from .storage import RunDirectory
 from .system_xml import check_sendable
@@ -90,8 +90,10 @@ def run(
     StorageError
         The directory cannot be written; whole rounds stay, and `resume` goes on.
     """
+    check_kinds(problem=problem, directory=directory, settings=settings, value=value, platform=platform)
+    check_kinds(progress=progress)
     goal = Goal(target_relative_error, max_force_evaluations, max_seconds)
-    settings = settings or Settings()
+    settings = Settings() if settings is None else settings
     if value is not None:
         value.check_problem(problem)
     config = _config("run", problem, seed, goal, workers, platform, settings)
@@ -118,6 +120,7 @@ def brute(
 
     Arguments are as for `run`. Its cost is about 1/(error^2 rate timestep) force evaluations.
     """
+    check_kinds(problem=problem, directory=directory, platform=platform, progress=progress)
     goal = Goal(target_relative_error, max_force_evaluations, max_seconds)
     settings = Settings(n_batches=N_BATCHES, replicas=REPLICAS)
     config = _config("brute", problem, seed, goal, workers, platform, settings)
@@ -161,17 +164,21 @@ def resume(
     StorageError
         Files are damaged, or another process is writing.
     """
+    check_kinds(directory=directory, progress=progress)
+    if problem is not None:
+        check_kinds(problem=problem)
+    if workers is not None:
+        check_whole("workers", workers, 1)
+    limits: dict[str, Any] = {"target_relative_error": target_relative_error}
+    limits |= {"max_force_evaluations": max_force_evaluations, "max_seconds": max_seconds}
+    Goal(**{"target_relative_error": 0.5} | {k: v for k, v in limits.items() if v is not None})  # looks at them
     found = RunDirectory.open(directory)
     problem = problem_of(found.config, problem, found.path, trusted)  # first: nothing is written for another problem
     with RunDirectory.open(directory, write=True) as store:
         config = store.config
         if workers is not None:
             config = {**config, "workers": workers}
-        goal = Goal(
-            target_relative_error or config["target_relative_error"],
-            max_force_evaluations or config["max_force_evaluations"],
-            max_seconds or config["max_seconds"],
-        )
+        goal = Goal(**{name: config[name] if given is None else given for name, given in limits.items()})
         check_sendable(problem.system, config["workers"])
         engine = Engine(problem, int(config["settings"]["n_slots"]), config["platform"])
         return Loop(store, problem, engine, goal, progress, config).run()
@@ -180,10 +187,8 @@ def resume(
 def _config(
     method: str, problem: Problem, seed: int, goal: Goal, workers: int, platform: str | None, settings: Settings
 ) -> dict[str, Any]:
-    if isinstance(seed, bool) or not isinstance(seed, int | np.integer) or seed < 0:
-        raise bad_input("seed", "a whole number, 0 or more", seed)
-    if workers < 1:
-        raise bad_input("workers", "1 or more", workers)
+    check_whole("seed", seed, 0)
+    check_whole("workers", workers, 1)
     check_sendable(problem.system, workers)
     names = [region.name for region in problem.regions]
     chosen, seconds = choose_platform(problem, platform)

@@ -23,6 +23,7 @@ from .features import Feature, evaluate
 from .finite import require_finite
 from .problem import FIRST_OTHER, OUTSIDE, SOURCE, TARGET, Problem
 from .regions import Region
+from .traps import Watch
 
 Array = NDArray[np.float64]
 Score = Callable[[Array], Array]
@@ -100,7 +101,6 @@ def find_target(problem: Problem, engine: Engine, rng: np.random.Generator, max_
         hot = copy.copy(problem)
         hot.kT = problem.kT * factor
         explorer = Engine(hot, 64)
-        explorer.deadline = engine.deadline
         explorer.reseed(rng)
         x = np.repeat(problem.positions[None], 64, axis=0)
         try:
@@ -108,13 +108,14 @@ def find_target(problem: Problem, engine: Engine, rng: np.random.Generator, max_
                 x, _ = explorer.propagate(x)
                 found = problem.label(x) == TARGET
                 if found.any():
-                    engine.cost.force_evaluations += explorer.cost.force_evaluations
                     return x[found]
         except DivergedError as error:
             if factor == 1.0:
                 raise
             lost = f" (hotter, {error})"
             break
+        finally:
+            engine.cost.force_evaluations += explorer.cost.force_evaluations
     name = problem.target.name
     raise UnreachableError(
         f"target: expected a region that can be reached, got no structure in {name} up to {factor:g} times the "
@@ -134,13 +135,14 @@ def split(
     max_lags: int = 500,
     straggler_share: float = 0.05,
     report: Callable[[str], None] = lambda _: None,
+    watch: Watch | None = None,
 ) -> Splitting:
     """Run adaptive multilevel splitting from exits of A, (m, n_atoms, 3).
 
     After a cut, a path that has not ended within `max_lags` lags sits in a trap, or is slow, and counts as a failure;
     its best score stands, so that the next cut can start from it. Up to `straggler_share` of the paths may go on with
     the next level instead of being waited for. Both are for speed, and bias P: with a share of 0 and no limit on the
-    lags it is unbiased. `report` is told of every level.
+    lags it is unbiased. `report` is told of every level; `watch` is shown the paths that take long, as by `walk`.
 
     Raises
     ------
@@ -149,7 +151,7 @@ def split(
     """
     paths = [_Path([x], [float(score(x[None])[0])]) for x in exits[rng.integers(0, len(exits), n_paths)]]
     stragglers = int(straggler_share * n_paths)
-    _finish(engine, score, paths, max_lags, stragglers)
+    _finish(engine, score, paths, max_lags, stragglers, watch)
     levels: list[float] = []
     log_survival = [0.0]
     # Of the paths that were cut, the frames above the level before: the survivors all descend from a few.
@@ -178,7 +180,7 @@ def split(
         log_survival.append(log_survival[-1] + float(np.log(len(alive) / n_paths)))
         for i, j in zip(dead, rng.choice(alive, len(dead)), strict=True):
             paths[i] = _cut(paths[j], level)
-        _finish(engine, score, paths, max_lags, stragglers)
+        _finish(engine, score, paths, max_lags, stragglers, watch)
     log_p = log_survival[-1] + float(np.log(n_arrived / n_paths))
     return _collect(paths, lost, np.array(levels), np.array(log_survival), log_p, seen, rng)
 
@@ -189,7 +191,9 @@ def _cut(path: _Path, level: float) -> _Path:
     return _Path(path.frames[:stop], path.scores[:stop], finished)
 
 
-def _finish(engine: Engine, score: Score, paths: list[_Path], max_lags: int, stragglers: int) -> None:
+def _finish(
+    engine: Engine, score: Score, paths: list[_Path], max_lags: int, stragglers: int, watch: Watch | None
+) -> None:
     """Run paths until all but a few have ended in a region; the stragglers go on with the next call."""
     alive = [path for path in paths if path.code == OUTSIDE]
     if alive:
@@ -197,11 +201,13 @@ def _finish(engine: Engine, score: Score, paths: list[_Path], max_lags: int, str
         for path, code in zip(alive, codes.tolist(), strict=True):
             path.code = code
         alive = [path for path in alive if path.code == OUTSIDE]
-    for _ in range(max_lags):
+    for lag in range(max_lags):
         if len(alive) <= stragglers:
             return
         moved, _ = engine.propagate(np.stack([path.frames[-1] for path in alive]))
-        codes, scores = engine.problem.label(moved), score(moved)
+        (codes, inside), scores = engine.problem.places(moved), score(moved)
+        if watch is not None:
+            watch(lag, moved, (codes == OUTSIDE) & ~inside)
         for path, x, code, s in zip(alive, moved, codes.tolist(), scores.tolist(), strict=True):
             path.frames.append(x)
             path.scores.append(s)

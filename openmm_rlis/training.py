@@ -28,6 +28,7 @@ from torch.optim.adam import adam
 
 from .errors import bad_input
 from .features import evaluate
+from .meter import beat
 from .problem import OUTSIDE, TARGET
 from .value import ValueFunction
 from .walk import Walk
@@ -163,6 +164,7 @@ def train(
         total = 0.0
         order = rng.permutation(len(targets))
         for start in range(0, len(order), batch_size):
+            beat()
             rows = torch.as_tensor(order[start : start + batch_size])
             parts = learner.log_parts(*(x[rows] for x in inputs))
             error = sum(

@@ -35,6 +35,7 @@ from .errors import RlisError
 from .importance import N_BINS, UNTEMPERED, tally
 from .population import Excursions, Frames, Population, Recorder
 from .problem import OUTSIDE, TARGET
+from .traps import Watch
 from .trees import PathTree
 from .weights import log_sum
 
@@ -105,6 +106,7 @@ def walk(
     frame_stride: int = 5,
     max_walkers: int = 200,
     max_lags: int = 5_000_000,
+    watch: Watch | None = None,
 ) -> Walk:
     """Carry every root to its end.
 
@@ -129,6 +131,9 @@ def walk(
         weights: a V that is far too large somewhere costs time, and hurts only the roots that go there.
     max_lags
         A walk that is not over by then is an error: an unseen trap between A and B.
+    watch
+        Shown the lag, everyone's positions (n, n_atoms, 3) after it, and who is outside all regions, (n,); changes
+        nothing.
 
     Raises
     ------
@@ -178,6 +183,8 @@ def walk(
         walker_lags += np.bincount(alive.root, minlength=n)
         before = replace(alive, log_weights=alive.log_weights.copy())
         codes, visits, pushes = _lag(engine, log_value, before, alive, control)
+        if watch is not None:
+            watch(n_lags, alive.positions, (codes == OUTSIDE) & ~alive.inside)
         tallies += visits
         martingale += np.bincount(alive.root, pushes, minlength=n)
         _record_frames(record, before, alive, codes, n_lags, frame_stride)

@@ -606,9 +606,11 @@ SECTIONS: dict[str, tuple[Row, ...]] = {
     ),
     "Arguments of functions": (
         row("seed: expected a whole number, 0 or more, got <value>", "rlis.run in Python", "a whole number", lambda f: sampler.brute(well(), f / "NEW", seed=-1)),
-        row("workers: expected 1 or more, got <value>", "rlis.run in Python", "1 or more", lambda f: sampler.run(well(), f / "NEW", workers=0)),
+        row("workers: expected a whole number, 1 or more, got <value>", "rlis.run in Python", "1 or more", lambda f: sampler.run(well(), f / "NEW", workers=0), lambda f: sampler.run(well(), f / "NEW", workers="2")),
+        row("<argument>: expected <kind>, got <value>", "rlis.run, brute or resume in Python: problem, directory, settings, value or platform is of another kind", "pass what is named", lambda f: sampler.run(well(), f / "NEW", settings={}), lambda f: sampler.run("lj7", f / "NEW"), lambda f: sampler.resume(3)),
+        row("progress: expected a function of a Progress, or None, got <value>", "rlis.run, brute or resume in Python", "pass a function", lambda f: sampler.run(well(), f / "NEW", progress="print")),
         row("target_relative_error: expected a number between 0 and 1, got <value>", "rlis.run in Python", "0.1 is 10 %", lambda f: Goal(2.0, None, None)),
-        row("<limit>: expected a positive number or None, got <value>", "rlis.run in Python", "a positive number", lambda f: Goal(0.1, -1, None)),
+        row("<limit>: expected a positive number or None, got <value>", "rlis.run in Python", "a positive number", lambda f: Goal(0.1, -1, None), lambda f: sampler.resume(f / "fresh", max_seconds=0)),
         row("<n_slots or n_copies>: expected 1 or more, got <value>", "Engine or pack in Python", "1 or more", lambda f: engine.Engine(well(), 0), lambda f: replicas.pack(system_of(1.0), 0)),
         row("biased: expected an engine made with a bias, got one without", "Engine in Python", "pass bias= to Engine", lambda f: engine.Engine(well(), 4).propagate(np.zeros((1, 1, 3)), biased=True)),
         row("lag_steps, hold_steps: expected 1 or more, got <values>", "brownian in Python", "1 or more", lambda f: integrators.brownian(0.1, 0, 1, False)),
@@ -652,6 +654,7 @@ def minimized_badly(folder: Path) -> list[str]:
 
 
 ALARMS: dict[str, tuple[str, str]] = {
+    "no production round was finished": ("a limit was reached before; nothing that is stored is an estimate of the rate", "`rlis resume DIR` with larger limits; what the run says of a rate is a guess without an error bar"),
     "the run in A did not settle": ("the exit rate still drifted in windows of 32 768 lags", "a smaller or larger core, or slow neighbours of A in `others`; run again"),
     "no transition was seen": ("nothing arrived in B", "run longer"),
     "tail index <x> > 0.7": ("a few roots carry the result; the error bar is too small", "run longer, or more `settings.learning_rounds`"),

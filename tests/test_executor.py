@@ -10,9 +10,9 @@ from collections.abc import Sequence
 import numpy as np
 import pytest
 
-from openmm_rlis.engine import DeadlineError
 from openmm_rlis.errors import InputError
 from openmm_rlis.executor import make_executor
+from openmm_rlis.meter import LimitError
 
 
 def squares(batches: Sequence[int]) -> list[int]:
@@ -24,7 +24,7 @@ def where(told: str = "") -> tuple[int, str]:
 
 
 def late() -> None:
-    raise DeadlineError
+    raise LimitError
 
 
 def wrong(batches: Sequence[int]) -> list[int]:
@@ -56,7 +56,7 @@ def test_two_workers_are_two_processes_and_keep_the_order(capfd: pytest.CaptureF
         assert executor.map(squares, [2]) == [4]
         there, told = begun("told")
         assert there != os.getpid() and told == ""
-        with pytest.raises(DeadlineError):
+        with pytest.raises(LimitError):
             executor.later(late)()
         with pytest.raises(InputError, match="share 1"):
             executor.map(wrong, range(2))

@@ -108,3 +108,25 @@ def test_what_a_user_wrote_is_escaped() -> None:
 def test_an_estimate_reads_well(estimate: Estimate, text: str) -> None:
     assert str(estimate) == text and repr(estimate) == f"Estimate({text})"
     assert Balanced(estimate._repr_html_()).text.strip() == text.replace("+-", "±")
+
+
+def test_a_sign_of_life_leaves_what_was_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A beat comes without a message: the place where walkers rest stays in sight until the next stage."""
+    shown: list[str] = []
+
+    class Display:
+        def display(self, bundle: dict[str, str], **_: object) -> Display:
+            self.update(bundle)
+            return self
+
+        def update(self, bundle: dict[str, str], **_: object) -> None:
+            shown.append(bundle["text/html"])
+
+    monkeypatch.setattr(notebook, "in_notebook", lambda: True)
+    monkeypatch.setattr(notebook.importlib, "import_module", lambda name: Display())
+    show = notebook.progress()
+    assert show is not None
+    for message, stage in (("x = 0\n  others: [D0]", "learning"), ("", "learning"), ("", "plan")):
+        show(Snapshot(stage, message=message))
+    assert ["D0" in html for html in shown] == [True, True, False]
+    assert "pre-wrap" in shown[1] and Balanced(shown[1]).text

@@ -18,11 +18,12 @@ from systems_1d import double_well
 from openmm_rlis import pilot as module
 from openmm_rlis.basin import SettleTask, equilibrate
 from openmm_rlis.config import Settings
-from openmm_rlis.engine import DeadlineError, Engine
+from openmm_rlis.engine import Engine
 from openmm_rlis.executor import Executor
 from openmm_rlis.flux import FluxRun, initial_state, run_flux
 from openmm_rlis.importance import UNTEMPERED
 from openmm_rlis.learning import Lesson, cold_start, learn_round
+from openmm_rlis.meter import LimitError
 from openmm_rlis.pilot import ALONE, Crew, Trial, pilot
 from openmm_rlis.training import Samples
 
@@ -116,9 +117,9 @@ def test_a_deadline_holds_for_the_crew(start: Start) -> None:
     engine = start[0]
     engine.deadline = 0.0
     try:
-        with pytest.raises(DeadlineError):
+        with pytest.raises(LimitError):
             told(start, THREE, 1)
-        with pytest.raises(DeadlineError):
+        with pytest.raises(LimitError):
             SettleTask(LINE.problem(), 8, 64, 16, None, np.random.default_rng(1), 0.0)()
     finally:
         engine.deadline = math.inf

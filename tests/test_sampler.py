@@ -42,9 +42,11 @@ class KilledError(Exception):
 
 
 def fingerprint(result: Result) -> dict[str, Any]:
-    """Everything in result.json that must not depend on interruptions."""
+    """Everything in result.json that must not depend on interruptions; what was spent in vain does."""
     found = json.loads((result.directory / "result.json").read_text())
     del found["cost"]["seconds"]
+    spent = found["cost"]["force_evaluations"]
+    assert spent.pop("total") == sum(spent.values()) and spent.pop("broken_off") >= 0
     return found
 
 
@@ -307,7 +309,9 @@ def test_brute_is_repeated_and_resumed_to_the_last_digit(tmp_path: Path, monkeyp
         patch.setattr(RunDirectory, "write_round", twice)
         with pytest.raises(KilledError):
             brute(problem, tmp_path / "b", **options)
-    assert_same(first, rlis.resume(tmp_path / "b", problem))
+    lost = rlis.load(tmp_path / "b").cost["force_evaluations"]["broken_off"]  # which counts, also against the limit
+    assert lost == 64 * 8 * 1000 * problem.lag_steps
+    assert_same(first, rlis.resume(tmp_path / "b", problem, max_force_evaluations=12_000_000 + lost))
 
 
 def test_brute_uses_workers_and_resumes_with_any_number_of_them(tmp_path: Path) -> None:
@@ -362,7 +366,7 @@ def test_a_given_value_skips_the_cold_start_and_is_not_changed(whole: Result, tm
         ({"max_force_evaluations": 0}, "max_force_evaluations: expected a positive number"),
         ({"seed": -1}, "seed: expected a whole number"),
         ({"seed": 1.5}, "seed: expected a whole number"),
-        ({"workers": 0}, "workers: expected 1 or more"),
+        ({"workers": 0}, "workers: expected a whole number, 1 or more"),
         ({"platform": "Abacus"}, "platform: expected one of"),
     ],
 )
