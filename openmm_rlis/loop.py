@@ -31,6 +31,7 @@ from .flux import FluxRun, FluxState, SettleTask, first_exits
 from .frames import predicted_bytes
 from .goal import Goal
 from .importance import UNTEMPERED, Importance
+from .lag import warn_of_long_lag
 from .learning import (
     FIRST_LOOK,
     Lesson,
@@ -106,6 +107,8 @@ class Loop:
         """Do what is missing and return the result."""
         if not self.store.stages():
             self._tell("flux" if self.config["method"] == "brute" else "start", 0, message=self._disk_at_start())
+            long_lag = warn_of_long_lag(self.problem, self.config["platform"], self.engine.deadline)
+            self.store.log("lag", warning=long_lag or None)
         with one_thread():
             try:
                 with make_executor(int(self.config["workers"])) as executor:
