@@ -10,12 +10,12 @@ from __future__ import annotations
 
 import io
 import math
+import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-import mdtraj
 import numpy as np
 import openmm
 from numpy.typing import NDArray
@@ -43,6 +43,8 @@ from .own import (
 from .problem import Problem
 from .regions import Box, Region
 from .sections import validated
+from .selections import Selector
+from .structure_text import decoded, names_in_file, records, repeated
 from .units import thermal_energy
 
 STEPS = {"length": 0.1, "angle": 0.35}
@@ -64,6 +66,8 @@ class _Structure:
     path: Path
     topology: app.Topology
     positions: Array
+    names: list[tuple[str, str]]
+    """Of atoms and residues, as the file has them."""
 
 
 def build(section: OwnSystem, trusted: bool = False) -> Problem:
@@ -118,9 +122,9 @@ def _argument(key: str) -> str:
 
 def _read(path: Path, key: str) -> str:
     try:
-        return read(path).decode()
-    except (OSError, UnicodeDecodeError) as error:
-        reason = getattr(error, "strerror", None) or "binary data"
+        return decoded(read(path), latin=key != "xml")
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or error
         raise bad_input(_argument(key), "a readable text file", f"{path}: {reason}") from None
 
 
@@ -143,7 +147,7 @@ def _assembled(section: OwnSystem, texts: Mapping[str, _Text], trusted: bool) ->
         for key, rough in structures.items():
             path, content = rough.path.with_suffix(".pdb"), _minimized(system, rough)
             texts[key] = _Text(path, content)
-            structures[key] = _structure(texts[key], key, system)
+            structures[key] = replace(_structure(texts[key], key, system), names=rough.names)
     return _Assembly(section, system, structures).problem(texts)
 
 
@@ -152,16 +156,28 @@ def _structure(text: _Text, key: str, system: openmm.System) -> _Structure:
     if reader is None:
         raise bad_input(argument, f"a file that ends in {', '.join(_READERS)}", str(text.path))
     try:
-        read = reader(io.StringIO(text.content))
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", ".*duplicate atom")  # which `_lost` tells
+            read = reader(io.StringIO(text.content))
         positions = np.array(read.getPositions(asNumpy=True).value_in_unit(unit.nanometer), dtype=np.float64)
     except Exception as error:  # the readers raise whatever a bad line makes them stumble over
         raise bad_input(argument, "a PDB or mmCIF structure", f"{text.path}: {type(error).__name__}: {error}") from None
     if len(positions) != system.getNumParticles():
         expected = f"{system.getNumParticles()} atoms, as the System has"
-        raise bad_input(argument, expected, f"{len(positions)} in {text.path}")
+        raise bad_input(argument, expected, f"{len(positions)} in {text.path}", _lost(text, len(positions)))
     if not np.isfinite(positions).all():
         raise bad_input(argument, "finite coordinates", f"NaN or infinity in {text.path}")
-    return _Structure(text.path, read.topology, positions)
+    names = names_in_file("" if reader is app.PDBxFile else text.content, read.topology)
+    return _Structure(text.path, read.topology, positions, names)
+
+
+def _lost(text: _Text, n_atoms: int) -> str:
+    """Return why a PDB file has more lines of atoms than its reader found, if it has."""
+    found = [] if _READERS[text.path.suffix.lower()] is app.PDBxFile else records(text.content)
+    same = repeated(found)
+    if not same or len(found) <= n_atoms:
+        return ""
+    return f"its {len(found)} atoms do not all have a name of their own in their residue (first: {same}): rename them"
 
 
 def _minimized(system: openmm.System, structure: _Structure) -> str:
@@ -192,7 +208,8 @@ class _Assembly:
     _joined: dict[tuple[str, ...], Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        self._topology = mdtraj.Topology.from_openmm(self.structures["structure"].topology)
+        structure = self.structures["structure"]
+        self._selector = Selector.of(structure.topology, structure.names)
 
     def problem(self, texts: Mapping[str, _Text]) -> Problem:
         """Return the problem, with the recipe and the files that make it again."""
@@ -235,26 +252,13 @@ class _Assembly:
 
     def _atom(self, atom: int | str, argument: str) -> int:
         if isinstance(atom, str):
-            found = self._select(atom, argument)
-            if len(found) != 1:
-                raise bad_input(argument, "a selection of one atom", f"{len(found)} atoms from {atom!r}")
-            return found[0]
-        if atom >= self._topology.n_atoms:
-            raise bad_input(argument, f"an index from 0 to {self._topology.n_atoms - 1}", atom)
+            return self._selector.one(atom, argument)
+        if atom >= self.system.getNumParticles():
+            raise bad_input(argument, f"an index from 0 to {self.system.getNumParticles() - 1}", atom)
         return atom
 
     def _group(self, group: str | Sequence[int | str], argument: str) -> list[int]:
-        atoms = self._select(group, argument) if isinstance(group, str) else self._atoms(group, argument)
-        if len(atoms) < 2:
-            raise bad_input(argument, "two or more atoms", f"{len(atoms)} from {group!r}")
-        return atoms
-
-    def _select(self, selection: str, argument: str) -> list[int]:
-        try:
-            return [int(i) for i in self._topology.select(selection)]
-        except Exception as error:  # mdtraj's parser raises many kinds, some with several lines
-            reason = str(error) or type(error).__name__
-            raise bad_input(argument, "a selection that mdtraj understands", f"{selection!r}: {reason}") from None
+        return self._selector.group(group, argument) if isinstance(group, str) else self._atoms(group, argument)
 
     def _feature(self, name: str, radians: bool = False) -> Any:
         """Return the module of a feature; with `radians`, an angle as itself, which is what intervals need."""

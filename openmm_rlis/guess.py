@@ -17,14 +17,15 @@ def guess(store: RunDirectory) -> dict[str, Any] | None:
     """Return the guess as `value` in 1/ps and `source`, the stage that it is from; None without exits."""
     if not store.rounds("flux"):
         return None
-    flux = store.read_round("flux", 0)
-    starts = len(flux.arrays["exits"]) / float(flux.info["time"])
+    flux, tau = store.read_round("flux", 0), float(store.config["lag_time"])
+    per_start = float(flux.info["time"]) / max(len(flux.arrays["exits"]), 1)
     for stage in ("learning", "start"):
         for index in reversed(store.rounds(stage)):
             info = store.read_round(stage, index).info
             share = float(info.get("success_probability") or math.exp(info.get("log_probability", -math.inf)))
-            if share > 0.0:
-                return {"value": starts * share, "source": "splitting" if stage == "start" else f"learning {index}"}
+            if share > 0.0:  # the time between two starts, and that of the excursion after one
+                value = share / (per_start + tau * float(info.get("late_lags_per_root", 0.0)))
+                return {"value": value, "source": "splitting" if stage == "start" else f"learning {index}"}
     return None
 
 

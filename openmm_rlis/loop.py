@@ -35,6 +35,7 @@ from .frames import predicted_bytes
 from .goal import Goal
 from .guess import guess, guess_text
 from .importance import UNTEMPERED, Importance
+from .lag import warn_of_long_lag
 from .learning import (
     FIRST_LOOK,
     Lesson,
@@ -101,6 +102,8 @@ class Loop:
         if not self.store.stages():
             message = f"start energy {self.engine.start_energy():.6g} kJ/mol; {self._at_start()}"
             self._tell("flux" if self.config["method"] == "brute" else "start", 0, message)
+            long_lag = warn_of_long_lag(self.problem, self.config["platform"], self.meter.deadline)
+            self.store.log("lag", warning=long_lag or None)
         with one_thread(), active(self.meter):
             try:
                 with make_executor(int(self.config["workers"]), self.meter) as executor:

@@ -8,6 +8,7 @@ folder. `test_errors_table` provokes them all, and holds the table against the p
 
 from __future__ import annotations
 
+import gzip
 import json
 import math
 import runpy
@@ -98,6 +99,8 @@ def prepare(folder: Path) -> None:
     lines = text.splitlines(keepends=True)
     (folder / "five.pdb").write_text("".join([*lines[:5], lines[4].replace("   4  C4", "   5  C5"), *lines[5:]]))
     (folder / "nan.pdb").write_text(text.replace("1.530", "  nan"))
+    (folder / "same.pdb").write_text(text.replace("C2", "C1"))
+    (folder / "packed.pdb.gz").write_bytes(gzip.compress(text.encode()))
     (folder / "garbage.pdb").write_text("ATOM  what is this\n")
     (folder / "binary.yaml").write_bytes(b"\xff\xfe")
     (folder / "brute.yaml").write_text("system: double_well\nmethod: brute")
@@ -484,20 +487,20 @@ SECTIONS: dict[str, tuple[Row, ...]] = {
         row("system.<region>: expected two ends that span less than the circle, got <ends>; write for example [150 deg, -150 deg]", "an interval of a dihedral has an open end, or holds every angle", "give two ends", phi(None, "9 deg")),
         row("system.<region>: expected an interval [low, high] that is not empty, got <ends>", "the second end is not above the first", "exchange them", phi("9 deg", "9 deg")),
         row("system.regions.<name>: expected a region apart from <name>, got intervals that overlap", "two regions share configurations", "shrink one", phi("60 deg", "-150 deg")),
-        row("system.<entry>: expected a readable text file, got <file>: <reason>", "a file is missing, a directory or not text", "check the path; it is relative to the configuration file", own(lambda s: s.update(xml="no.xml")), own(lambda s: s.update(structure="binary.yaml"))),
+        row("system.<entry>: expected a readable text file, got <file>: <reason>", "a file is missing, a directory, packed or not text", "check the path; it is relative to the configuration file; unpack it", own(lambda s: s.update(xml="no.xml")), own(lambda s: s.update(structure="packed.pdb.gz")), own(lambda s: s.update(structure="binary.yaml"))),
         row("system.xml: expected a System, as openmm.XmlSerializer writes it, got <file>: <reason>", "the file is something else", "write it with `openmm.XmlSerializer.serialize(system)`", own(lambda s: s.update(xml="chain.pdb"))),
         row("system.xml: expected a System, got <file>, which holds a <kind>", "a State, Integrator or Force was serialised", "serialise the System", own(lambda s: s.update(xml="integrator.xml"))),
         row("system.<entry>: expected a file that ends in <suffixes>, got <file>", "only PDB and mmCIF files are read", "convert it", own(lambda s: s.update(structure="chain.xml"))),
         row("system.<entry>: expected a PDB or mmCIF structure, got <file>: <reason>", "OpenMM cannot read the structure", "mend the line that is named", own(lambda s: s.update(structure="garbage.pdb"))),
-        row("system.<entry>: expected <n> atoms, as the System has, got <n> in <file>", "structure and System differ", "use the structure that the System was made from", own(lambda s: s.update(structure="five.pdb"))),
+        row("system.<entry>: expected <n> atoms, as the System has, got <n> in <file><why>", "structure and System differ; or atoms of one residue have one name, and the reader takes them for one", "use the structure that the System was made from, with a name for each atom", own(lambda s: s.update(structure="five.pdb")), own(lambda s: s.update(structure="same.pdb"))),
         row("system.<entry>: expected finite coordinates, got NaN or infinity in <file>", "a coordinate is not a number", "mend the file", own(lambda s: s.update(structure="nan.pdb"))),
         row("system.<entry>: expected a structure inside region <name>, got <values> in <file>; <fix>", "the start is not in the source, or a region's own structure not in it; the values of its features are given", "give another structure, or enlarge the region", own(lambda s: s.update(source="gauche-", others=[])), own(lambda s: s["regions"]["gauche+"].update(structure="chain.pdb"))),
         row("system.minimize: expected a structure with a finite energy, got <file>: <reason>", "atoms lie on top of each other", "give a better structure", lambda f: minimized_badly(f)),
         row("system.<entry>: expected different atoms, got <atoms>", "an atom is used twice in one feature", "name each once", feature(distance=[1, 1])),
         row("system.<entry>: expected an index from 0 to <n>, got <index>", "the structure has fewer atoms", "count from 0", feature(distance=[0, 4])),
-        row("system.<entry>: expected a selection of one atom, got <n> atoms from <selection>", "a selection finds none or several", "make it more exact", feature(distance=[0, "all"])),
-        row("system.<entry>: expected a selection that mdtraj understands, got <selection>: <reason>", "the selection is misspelt", "see mdtraj's page on selections", feature(distance=[0, "nmae Q ("])),
-        row("system.<entry>: expected two or more atoms, got <n> from <group>", "a group is too small", "select more", feature(distances="name Q")),
+        row("system.<entry>: expected a selection of one atom, got <n> atoms from <selection>; <what is there>", "a selection finds none or several; those found are named, or the names that are there, and a selection that works if there is one", "take it, or make yours more exact", feature(distance=[0, "all"]), feature(distance=[0, "name C9"]), feature(distance=[0, "name c2"])),
+        row("system.<entry>: expected a selection that mdtraj understands, got <selection>: <reason>; <advice>", "the selection is misspelt; or a name has a sign, or digits before letters, and no quotes", "take the advice: name \"C1'\", chainid 0 for chain A", feature(distance=[0, "nmae Q ("]), feature(distance=[0, "name C1'"]), feature(distance=[0, "chain A and name C1"])),
+        row("system.<entry>: expected two or more atoms, got <n> from <group>; <what is there>", "a group is too small", "select more", feature(distances="name Q")),
     ),
     "Systems and regions": (
         row("system: expected an openmm.System, got <kind>", "something else was passed to Problem", "pass a System", lambda f: problem.check_system(3)),
