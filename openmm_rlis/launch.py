@@ -11,6 +11,7 @@ import inspect
 import json
 import math
 import os
+import shutil
 import subprocess
 import sys
 import threading
@@ -26,6 +27,7 @@ from pydantic.errors import PydanticSchemaGenerationError
 
 from .config import DIRECTIONS, RunConfig
 from .console import Display, Snapshot, make_display
+from .creation import INPUTS, missing, remove_empty
 from .errors import InputError, RlisError, StorageError, bad_input
 from .own import OwnSystem
 from .sections import unknown_name
@@ -119,22 +121,38 @@ def start(config: RunConfig, directory: Path) -> int:
     if config.workers >= 2 and "torch" not in sys.modules:
         # This process only watches its children: without torch and OpenMM it takes a tenth of the memory.
         with ProcessPoolExecutor(1, get_context("fork")) as apart:
-            apart.submit(_build_both, config).result()
+            apart.submit(_check_both, config, directory).result()
     else:
-        _build_both(config)
-    directory.mkdir(parents=True, exist_ok=True)
-    if isinstance(config.system, OwnSystem):
-        from .assembly import copied
+        _check_both(config, directory)
+    made = missing(directory)
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        if isinstance(config.system, OwnSystem):
+            from .assembly import copied
 
-        config = config.with_system(copied(config.system, directory))
-    config.to_yaml(directory / "config.yaml")
-    return _both(config.located(directory), directory, {})
+            config = config.with_system(copied(config.system, directory))
+        config.to_yaml(directory / "config.yaml")
+        return _both(config.located(directory), directory, {})
+    finally:
+        _remove_unless_begun(directory, made)
 
 
-def _build_both(config: RunConfig) -> None:
+def _check_both(config: RunConfig, directory: Path) -> None:
     """Raise `InputError` unless both directions are sound, before anything is written."""
+    from . import sampler
+
     for direction in DIRECTIONS:
-        build(config.one_way(direction, default_options(config.system)))
+        one_way = config.one_way(direction, default_options(config.system))
+        sampler.check(build(one_way), config.platform, config.settings, directory / direction)
+
+
+def _remove_unless_begun(directory: Path, made: Sequence[Path]) -> None:
+    """Remove what `start` wrote for both directions if neither run is there: the same command would be refused."""
+    if any((directory / direction).exists() for direction in DIRECTIONS) or sys.exc_info()[0] is KeyboardInterrupt:
+        return
+    shutil.rmtree(directory / INPUTS, ignore_errors=True)
+    (directory / "config.yaml").unlink(missing_ok=True)
+    remove_empty(made)
 
 
 def resume(directory: Path, limits: Mapping[str, Any]) -> int:

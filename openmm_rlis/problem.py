@@ -5,7 +5,7 @@ A System, a start structure in A, the regions A (source), B (target) and D (othe
     x' = x + dt F / (m gamma) + sqrt(2 kT dt / (m gamma)) xi            (Euler-Maruyama, overdamped Langevin)
 
 Membership is tested every `lag_steps` steps. Everything that would make the transition kernel something else than this
-line (barostats, thermostats, centre-of-mass removal, virtual sites, constraints) is refused here.
+line (barostats, thermostats, virtual sites, constraints) is refused, see `obstacles`.
 """
 
 from __future__ import annotations
@@ -18,9 +18,10 @@ import numpy as np
 import openmm
 from numpy.typing import ArrayLike, NDArray
 
-from .errors import DivergedError, InputError, bad_input
+from .errors import DivergedError, bad_input
 from .features import Feature, Joined, as_feature, check_feature, sorted_distances
 from .features import positions as coordinates
+from .obstacles import brownian_system
 from .regions import Region, check_disjoint, codes_of, membership
 from .units import as_float, as_positions, thermal_energy
 
@@ -31,11 +32,6 @@ OUTSIDE, SOURCE, TARGET, FIRST_OTHER = 0, 1, 2, 3
 MOST_LAG = 100_000
 """Steps of a lag: the integrator of more would fill the memory."""
 
-_FORBIDDEN = {
-    "CMMotionRemover": "remove it: it moves particles behind the integrator's back",
-    "AndersenThermostat": "remove it: the Brownian integrator is the thermostat",
-}
-
 
 class Problem:
     """A rare transition from region A to region B of an OpenMM System.
@@ -43,7 +39,8 @@ class Problem:
     Parameters
     ----------
     system : openmm.System
-        No barostat, thermostat, CMMotionRemover, virtual site or constraint. Particles of mass zero do not move.
+        No barostat, thermostat, virtual site or constraint; a CMMotionRemover is left out, in a copy. Particles of mass
+        zero do not move.
     positions
         Start structure in A, (n_atoms, 3), Quantity or nm.
     topology : openmm.app.Topology, optional
@@ -92,8 +89,7 @@ class Problem:
         references: Mapping[str, ArrayLike] | None = None,
         recipe: Mapping[str, Any] | None = None,
     ) -> None:
-        check_system(system)
-        self.system = system
+        self.system = system = brownian_system(system)
         self.n_atoms = system.getNumParticles()
         self.positions = as_positions(positions, self.n_atoms)
         self.topology = topology
@@ -243,24 +239,3 @@ class Problem:
                 raise bad_input("references", f"names of regions ({', '.join(names)})", repr(name))
             if int(self.label(reference[None])[0]) != names.index(name) + 1:
                 raise bad_input("references", f"a structure inside region {name}", "one outside it")
-
-
-def check_system(system: openmm.System) -> None:
-    """Raise `InputError` if a System has parts that change the transition kernel."""
-    if not isinstance(system, openmm.System):
-        raise bad_input("system", "an openmm.System", type(system).__name__)
-    n = system.getNumParticles()
-    if n == 0:
-        raise bad_input("system", "at least one particle", "none")
-    for force in system.getForces():
-        kind = type(force).__name__
-        if "Barostat" in kind:
-            raise bad_input("system", "constant volume", f"a {kind}", "remove it")
-        if kind in _FORBIDDEN:
-            raise bad_input("system", "forces that derive from a potential", f"a {kind}", _FORBIDDEN[kind])
-    if any(system.isVirtualSite(i) for i in range(n)):
-        raise bad_input("system", "no virtual sites", "virtual sites", "use a model without them")
-    if system.getNumConstraints():
-        raise bad_input("system", "no constraints", system.getNumConstraints(), "build it with constraints=None")
-    if all(system.getParticleMass(i)._value == 0 for i in range(n)):
-        raise InputError("system: expected at least one particle with a mass, got none")

@@ -16,10 +16,12 @@ import numpy as np
 
 from .config import Settings
 from .counting import N_BATCHES, REPLICAS
+from .creation import missing, refuse_occupied, unless_failed
 from .engine import Engine
 from .errors import bad_input
 from .goal import Goal
 from .loop import Loop, Progress, Report
+from .preflight import check_room, check_start
 from .problem import Problem
 from .result import Result, load, problem_of
 from .storage import RunDirectory
@@ -91,7 +93,9 @@ def run(
         value.check_problem(problem)
     engine = Engine(problem, settings.n_slots, platform)
     config = _config("run", problem, seed, goal, workers, platform, settings)
-    with _create(problem, directory, config) as store:
+    check(problem, platform, settings, directory)
+    made = missing(Path(directory))
+    with _create(problem, directory, config) as store, unless_failed(store.path, made):
         if value is not None:
             store.write_round("given", 0, value.arrays(), {})
         return Loop(store, problem, engine, goal, progress).run()
@@ -117,7 +121,9 @@ def brute(
     settings = Settings(n_batches=N_BATCHES, replicas=REPLICAS)
     engine = Engine(problem, settings.n_slots, platform)
     config = _config("brute", problem, seed, goal, workers, platform, settings)
-    with _create(problem, directory, config) as store:
+    check(problem, platform, settings, directory)
+    made = missing(Path(directory))
+    with _create(problem, directory, config) as store, unless_failed(store.path, made):
         return Loop(store, problem, engine, goal, progress).run()
 
 
@@ -165,6 +171,13 @@ def resume(
         problem = problem_of(config, problem, store.path)
         engine = Engine(problem, int(config["settings"]["n_slots"]), config["platform"])
         return Loop(store, problem, engine, goal, progress, config).run()
+
+
+def check(problem: Problem, platform: str | None, settings: Settings, directory: str | Path) -> None:
+    """Raise `InputError` for what is known of a new run before anything is written, see `preflight`."""
+    refuse_occupied(Path(directory))
+    check_room(Path(directory), settings.n_batches * settings.replicas, problem.n_atoms)
+    check_start(problem, Engine(problem, settings.n_slots, platform).platform)
 
 
 def _config(

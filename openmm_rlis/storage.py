@@ -30,7 +30,7 @@ import numpy as np
 import yaml
 from numpy.typing import ArrayLike, NDArray
 
-from .creation import clear_unfinished, n_particles, refuse_occupied, write_root
+from .creation import clear_unfinished, missing, n_particles, refuse_occupied, remove_empty, write_root
 from .disk import (
     LOCK,
     MANIFEST,
@@ -109,7 +109,7 @@ class RunDirectory:
         refuse_occupied(directory)
         settings = plain(config, "config")
         pdb_topology = topology if topology is not None else trivial_topology(n_particles(system_xml))
-        made = not directory.exists()
+        made = missing(directory)
         with storage_errors("create", directory):
             directory.mkdir(parents=True, exist_ok=True)
         lock = Lock(directory)
@@ -121,8 +121,7 @@ class RunDirectory:
         except BaseException:
             clear_unfinished(directory)
             (directory / LOCK).unlink(missing_ok=True)
-            if made:
-                directory.rmdir()
+            remove_empty(made)
             lock.release()
             raise
         return cls(directory, lock)
