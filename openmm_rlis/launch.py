@@ -257,7 +257,8 @@ def _both(config: RunConfig, directory: Path, limits: Mapping[str, Any]) -> int:
         run_them = _at_once if config.workers >= 2 else _in_turn
         statuses = run_them(config, directory, limits, display)
     join_results(directory)
-    print(f"results in {directory / 'result.json'}", flush=True)
+    if any(status in (DONE, LIMIT) for status in statuses):
+        print(f"results in {directory / 'result.json'}", flush=True)
     return worst(statuses)
 
 

@@ -23,7 +23,7 @@ from .features import CallableFeature, evaluate
 from .movers import open_context
 from .problem import Problem
 from .regions import Box
-from .stiffness import Forces, Mode, relaxed, stays, stiffest_mode
+from .stiffness import Forces, Mode, comes_to_rest, relaxed, stiffest_mode
 
 Array = NDArray[np.float64]
 UNSTABLE, CAUTION, ADVISED = 2.0, 1.0, 1.6
@@ -111,9 +111,10 @@ def _check_timestep(problem: Problem, forces: Forces) -> None:
     mode = stiffest_mode(forces, start, mobility, problem.kT)
     if mode.eigenvalue > UNSTABLE:
         # Strained structures are stiffer than those that a run visits, so the verdict is that of the relaxed one.
-        rested = stiffest_mode(forces, relaxed(forces, start, mobility), mobility, problem.kT)
+        there = relaxed(forces, start, mobility, mode.eigenvalue)
+        rested = stiffest_mode(forces, there, mobility, problem.kT)
         if rested.eigenvalue <= UNSTABLE:
-            if not stays(forces, start, mobility):
+            if not comes_to_rest(forces, start, mobility, float(np.abs(there - start).max())):
                 got = f"one that steps of {_time(problem.timestep)} tear apart at {_where(problem, mode)}"
                 raise bad_input("positions", "a start structure near a minimum", got + _near(problem), _MINIMIZE)
             return

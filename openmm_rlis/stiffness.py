@@ -25,9 +25,7 @@ ITERATIONS, FEWER, LARGE = 40, 15, 3000
 STEP = 1e-5
 """Largest displacement of an atom in a difference of forces, nm."""
 REFINEMENTS = 12
-MOST_RELAX_STEPS = 300
-LARGEST_MOVE = 0.005
-"""Largest displacement of an atom in a step of `relaxed`, nm."""
+RELAX_STEPS = 200
 
 
 @dataclass(frozen=True)
@@ -104,33 +102,34 @@ def _lanczos(product: Callable[[Array], Array], n: int, n_iterations: int) -> tu
         basis.append(w / size)
 
 
-def relaxed(forces: Forces, positions: Array, mobility: Array) -> Array:
-    """Return the structure (n_atoms, 3) some steps down the potential; stiff modes go first. Frozen ones stay."""
-    x, f = positions, forces(positions)
-    rate = 1.0  # of the time step
-    for _ in range(MOST_RELAX_STEPS):
-        move = rate * mobility * f
-        largest = float(np.abs(move).max())
-        if largest > LARGEST_MOVE:
-            move *= LARGEST_MOVE / largest
-        if largest < 1e-7:
-            break
+def relaxed(forces: Forces, positions: Array, mobility: Array, eigenvalue: float) -> Array:
+    """Return the structure (n_atoms, 3) some steps down the potential; stiff modes relax first, frozen ones stay.
+
+    `eigenvalue` is that of the stiffest mode at the start; steps begin as long as it bears, and grow up to one of the
+    dynamics.
+    """
+    x, f, share = positions, forces(positions), min(1.0 / eigenvalue, 1.0)
+    for _ in range(RELAX_STEPS):
+        move = share * mobility * f
         f_next = forces(x + move)
         if not np.isfinite(f_next).all() or float((f_next * move).sum()) < -0.5 * float((f * move).sum()):
-            rate *= 0.5  # far beyond the minimum along the line
+            share *= 0.5  # far beyond the minimum along the line
             continue
-        rate = rate * 1.1
+        share = min(1.3 * share, 1.0)
         x, f = x + move, f_next
     return x
 
 
-def stays(forces: Forces, positions: Array, mobility: Array, n_steps: int = 200) -> bool:
-    """Return whether steps of the dynamics without noise come to rest, rather than apart, from a structure."""
+def comes_to_rest(forces: Forces, positions: Array, mobility: Array, distance: float) -> bool:
+    """Return whether steps of the dynamics without noise come to rest from a structure and not apart.
+
+    No atom may move by more than ten times `distance` in one step, which is how far it is to a structure at rest, nm.
+    """
     x, moves = positions, []
-    for _ in range(n_steps):
+    for _ in range(RELAX_STEPS):
         move = mobility * forces(x)
-        if not np.isfinite(move).all():
-            return False
         moves.append(float(np.abs(move).max()))
+        if not moves[-1] <= 10.0 * distance:  # nor NaN
+            return False
         x = x + move
     return moves[-1] <= moves[0]
