@@ -22,8 +22,8 @@ Forces = Callable[[Array], Array]
 
 ITERATIONS, FEWER, LARGE = 40, 15, 3000
 """Lanczos iterations, two evaluations of forces each, and those of Systems with more atoms than the third number."""
-STEP = 1e-5
-"""Largest displacement of an atom in a difference of forces, nm."""
+STEP = 1e-4
+"""Largest displacement of an atom in the shortest difference of forces, nm: enough for positions in single precision."""
 REFINEMENTS = 12
 RELAX_STEPS = 200
 
@@ -69,6 +69,7 @@ def stiffest_mode(forces: Forces, positions: Array, mobility: Array, kT: float) 
         eigenvalue = float(v @ product(v, length))
         # In these coordinates a step's noise is sqrt(2 kT), and the thermal amplitude of the mode sqrt(kT / k).
         wanted = np.sqrt(kT / eigenvalue) if eigenvalue > 0.0 else length
+        wanted = max(wanted, step(v))
         if not np.isfinite(eigenvalue) or 0.9 < wanted / length < 1.1:
             break
         length = wanted

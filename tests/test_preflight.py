@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import warnings
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -87,8 +88,10 @@ def forces_of(problem: Problem) -> Callable[[Any], Any]:
 @pytest.mark.parametrize("name", [*available(), "molecule"])
 def test_the_stiffest_mode_is_that_of_the_whole_matrix(name: str) -> None:
     problem = make() if name == "molecule" else build(name, {})
-    mode = stiffest_mode(forces_of(problem), problem.positions, problem.mobility(), problem.kT)
-    assert mode.eigenvalue == pytest.approx(scaled_curvature(problem), rel=0.05)
+    for platform in (REFERENCE, None):
+        forces = preflight._forces(problem, platform)
+        mode = stiffest_mode(forces, problem.positions, problem.mobility(), problem.kT)
+        assert mode.eigenvalue == pytest.approx(scaled_curvature(problem), rel=0.05)
     cold = stiffest_mode(forces_of(problem), problem.positions, problem.mobility(), 1e-9)
     assert cold.eigenvalue == pytest.approx(scaled_curvature(problem), rel=1e-4)
 
@@ -195,8 +198,9 @@ def lennard_jones(distance: float) -> Problem:
 
 
 @pytest.mark.parametrize("distance", [0.0, 1e-30, 0.01, 0.03])
-def test_overlaps_are_refused_with_the_atoms(tmp_path: Path, distance: float) -> None:
-    said = refused(tmp_path, lennard_jones(distance))
+@pytest.mark.parametrize("platform", ["Reference", "CPU"])
+def test_overlaps_are_refused_with_the_atoms(tmp_path: Path, distance: float, platform: str) -> None:
+    said = refused(tmp_path, lennard_jones(distance), partial(sampler.run, platform=platform))
     assert said.startswith("positions: expected a start structure ") and "minimise" in said
     assert "atom 0 (O) and atom 1 (H) are " in said
 
