@@ -14,7 +14,7 @@ import yaml
 from numpy.typing import NDArray
 
 from .disk import FORMAT_VERSION, LOCK, MANIFEST, TMP, file_sha256, fsync_directory, replace, seal, write
-from .errors import RlisError, bad_input
+from .errors import bad_input
 
 CREATING = f"{TMP}creating"
 INPUTS = "inputs"

@@ -132,9 +132,13 @@ def start(config: RunConfig, directory: Path) -> int:
 
             config = config.with_system(copied(config.system, directory))
         config.to_yaml(directory / "config.yaml")
-        return _both(config.located(directory), directory, {})
-    finally:
+        status = _both(config.located(directory), directory, {})
+    except Exception:
         _remove_unless_begun(directory, made)
+        raise
+    if status in (FAILED, BAD_INPUT):
+        _remove_unless_begun(directory, made)
+    return status
 
 
 def _check_both(config: RunConfig, directory: Path) -> None:
@@ -148,7 +152,7 @@ def _check_both(config: RunConfig, directory: Path) -> None:
 
 def _remove_unless_begun(directory: Path, made: Sequence[Path]) -> None:
     """Remove what `start` wrote for both directions if neither run is there: the same command would be refused."""
-    if any((directory / direction).exists() for direction in DIRECTIONS) or sys.exc_info()[0] is KeyboardInterrupt:
+    if any((directory / direction).exists() for direction in DIRECTIONS):
         return
     shutil.rmtree(directory / INPUTS, ignore_errors=True)
     (directory / "config.yaml").unlink(missing_ok=True)

@@ -10,11 +10,16 @@ from __future__ import annotations
 import math
 import shutil
 import warnings
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import openmm
 from numpy.typing import NDArray
+from scipy.sparse import coo_matrix
+from scipy.sparse.csgraph import connected_components
+from scipy.spatial import cKDTree
 
 from . import contacts, features
 from .disk import size_text
@@ -22,14 +27,14 @@ from .errors import InputError, bad_input
 from .features import CallableFeature, evaluate
 from .movers import open_context
 from .problem import Problem
-from .regions import Box
+from .regions import Box, Region
 from .stiffness import Forces, Mode, comes_to_rest, relaxed, stiffest_mode
 
 Array = NDArray[np.float64]
 UNSTABLE, CAUTION, ADVISED = 2.0, 1.0, 1.6
 """Eigenvalues of the scaled curvature: steps diverge above the first, are noted above the second; the time step that a
 message proposes has the third."""
-_OURS = (contacts.__name__, features.__name__, "torch.nn.modules.container")
+_OURS = (contacts.__name__, features.__name__, Box.__module__, "torch.nn.modules.container")
 TOO_CLOSE = 0.05
 """Two atoms nearer than this, in nm, are named where forces are not finite or the step cannot bring them apart."""
 _FIXES = (
@@ -57,6 +62,8 @@ def check_start(problem: Problem, platform: openmm.Platform | None) -> None:
     """
     forces = _forces(problem, platform)
     _check_regions_move(problem)
+    if problem.unit_cell is not None:
+        _note_images(problem, np.array(problem.unit_cell))
     try:
         _check_timestep(problem, forces)
     except openmm.OpenMMException as error:
@@ -134,14 +141,49 @@ def _check_regions_move(problem: Problem) -> None:
     free = problem.mobility() > 0.0
     moved = problem.positions + 0.01 * np.random.default_rng(0).standard_normal((4, *free.shape)) * free
     for region in problem.regions:
-        # A box is flat inside its intervals, so what it is made of is asked; functions of users may be flat too.
-        feature = region.feature.values if isinstance(region.feature, Box) else region.feature
-        if feature is None or not all(_is_ours(part) for part in feature.modules()):
-            continue
-        if bool((np.diff(evaluate(feature, moved), axis=0) == 0.0).all()):
+        # Functions of users may be flat by intent.
+        smooth = region.feature is not None and all(map(_is_ours, region.feature.modules()))
+        if smooth and bool((np.diff(_values(region)(moved), axis=0) == 0.0).all()):
             expected, got = "features of atoms that move", "only such as no free coordinate changes"
             fix = "choose other atoms, or check masses of 0 and `dimensions`"
             raise bad_input(f"region {region.name}", expected, got, fix)
+
+
+def _note_images(problem: Problem, cell: Array) -> None:
+    """Say so if regions or features tell the images of a molecule apart, on the structures that are known."""
+    molecules, moving = _molecules(problem.system), np.arange(3) < problem.dimensions
+    steps = np.random.default_rng(0).integers(-2, 3, (8, molecules.max() + 1, 3)) * moving
+    moves = steps[:, molecules].astype(np.float64) @ np.where(moving, cell, 0.0)
+    known = np.array([problem.positions, *problem.references.values()])
+    images: Array = (known[:, None] + moves).reshape(-1, *known.shape[1:])
+
+    def tells(values: Callable[[Array], Array]) -> bool:
+        return not np.allclose(values(known).repeat(len(moves), axis=0), values(images), rtol=1e-6, atol=1e-6)
+
+    told = [f"region {region.name}" for region in problem.regions if tells(_values(region))]
+    if tells(partial(evaluate, problem.features)):
+        told.append("the features of the value function")
+    if told:
+        said = f"periodic System: {', '.join(told)} changed when molecules were moved by box vectors"
+        fix = "take features of this package, or the nearest image in yours, unless this is what you want"
+        warnings.warn(f"{said}. Walkers are never wrapped: {fix}", stacklevel=4)
+
+
+def _values(region: Region) -> Callable[[Array], Array]:
+    """Return what a region is made of, as a function of positions (n, n_atoms, 3): features, or who is inside."""
+    if region.feature is None:
+        return lambda x: region.contains(x).astype(np.float64)
+    # A box is flat inside its intervals, so what it is made of is asked.
+    return partial(evaluate, region.feature.values if isinstance(region.feature, Box) else region.feature)
+
+
+def _molecules(system: openmm.System) -> NDArray[np.int_]:
+    """Return the number of the molecule of each atom, (n_atoms,): bonds that do not cross the box hold it together."""
+    pairs = np.array(_bonds(system, whole=True), dtype=int).reshape(-1, 2)
+    n = system.getNumParticles()
+    graph = coo_matrix((np.ones(len(pairs)), (pairs[:, 0], pairs[:, 1])), shape=(n, n))
+    numbers: NDArray[np.int_] = connected_components(graph, directed=False)[1]
+    return numbers
 
 
 def _is_ours(part: object) -> bool:
@@ -165,9 +207,11 @@ def _where(problem: Problem, mode: Mode) -> str:
     return f"{'bond' if bonded else 'pair'} {_pair(problem, first, other)}"
 
 
-def _bonds(system: openmm.System) -> list[tuple[int, int]]:
+def _bonds(system: openmm.System, whole: bool = False) -> list[tuple[int, int]]:
+    """Return pairs of bonded atoms; with `whole`, without bonds that may cross the box."""
     kinds = openmm.HarmonicBondForce | openmm.CustomBondForce
     forces = [force for force in system.getForces() if isinstance(force, kinds)]
+    forces = [force for force in forces if not (whole and force.usesPeriodicBoundaryConditions())]
     return [tuple(force.getBondParameters(i)[:2]) for force in forces for i in range(force.getNumBonds())]
 
 
@@ -193,8 +237,6 @@ def _names(problem: Problem, atoms: NDArray[np.int_] | list[int]) -> str:
 
 def _near(problem: Problem) -> str:
     """Return a remark on the two nearest atoms, if they are closer than atoms can be."""
-    from scipy.spatial import cKDTree
-
     if problem.n_atoms < 2:
         return ""
     distance, index = cKDTree(problem.positions).query(problem.positions, 2)

@@ -22,6 +22,7 @@ from .errors import DivergedError, bad_input
 from .features import Feature, Joined, as_feature, check_feature, sorted_distances
 from .features import positions as coordinates
 from .obstacles import brownian_system
+from .periodic import in_box
 from .regions import Region, check_disjoint, codes_of, membership
 from .units import as_float, as_positions, thermal_energy
 
@@ -58,7 +59,8 @@ class Problem:
         3, or 2 (z frozen), or 1 (y and z frozen).
     features
         What the value function sees, (n, n_atoms, 3) -> (n, k). By default the features of the regions, or for
-        predicates the coordinates of a single particle or the sorted distances of several.
+        predicates the coordinates of a single particle or the sorted distances of several. In a periodic System, the
+        features of this package, those of regions too, are replaced by copies that take the nearest image.
     references : mapping of region name to positions, optional
         Known structures inside regions; used for pictures and to start the learning, never required.
     recipe : mapping, optional
@@ -115,6 +117,7 @@ class Problem:
         self._name_regions()
         self.references = {k: as_positions(v, self.n_atoms) for k, v in (references or {}).items()}
         self.features = as_feature(features if features is not None else self._default_features())
+        self._take_nearest_images()
         self._check_regions()
 
     @property
@@ -140,9 +143,7 @@ class Problem:
     @property
     def unit_cell(self) -> list[list[float]] | None:
         """The box vectors in nm, (3, 3), or None if no force is periodic; the volume is constant."""
-        if not self.system.usesPeriodicBoundaryConditions():
-            return None
-        return [[float(x) for x in vector._value] for vector in self.system.getDefaultPeriodicBoxVectors()]
+        return unit_cell(self.system)
 
     def mobility(self) -> NDArray[np.float64]:
         """Return dt / (m gamma) per degree of freedom, (n_atoms, 3), in nm mol / (kJ/nm) units; 0 where frozen."""
@@ -206,6 +207,14 @@ class Problem:
         if len(set(names)) != len(names):
             raise bad_input("regions", "a different name for each", names)
 
+    def _take_nearest_images(self) -> None:
+        """In a periodic System, replace features and regions by copies that take the nearest image."""
+        cell, copies = self.unit_cell, dict[int, Any]()
+        if cell is not None:
+            self.features = in_box(self.features, cell, copies)
+            self.source, self.target, *others = [region.in_box(cell, copies) for region in self.regions]
+            self.whole_source, self.others = self.source, tuple(others)
+
     def _default_features(self) -> nn.Module:
         found: dict[int, nn.Module] = {id(r.feature): r.feature for r in self.regions if r.feature is not None}
         modules = list(found.values())
@@ -239,3 +248,10 @@ class Problem:
                 raise bad_input("references", f"names of regions ({', '.join(names)})", repr(name))
             if int(self.label(reference[None])[0]) != names.index(name) + 1:
                 raise bad_input("references", f"a structure inside region {name}", "one outside it")
+
+
+def unit_cell(system: openmm.System) -> list[list[float]] | None:
+    """Return the box vectors of a System in nm, (3, 3), or None if no force is periodic."""
+    if not system.usesPeriodicBoundaryConditions():
+        return None
+    return [[float(x) for x in vector._value] for vector in system.getDefaultPeriodicBoxVectors()]

@@ -23,7 +23,7 @@ Forces = Callable[[Array], Array]
 ITERATIONS, FEWER, LARGE = 40, 15, 3000
 """Lanczos iterations, two evaluations of forces each, and those of Systems with more atoms than the third number."""
 STEP = 1e-4
-"""Largest displacement of an atom in the shortest difference of forces, nm: enough for positions in single precision."""
+"""Largest displacement of an atom in the shortest difference of forces, nm: enough in single precision."""
 REFINEMENTS = 12
 RELAX_STEPS = 200
 
@@ -82,8 +82,9 @@ def _lanczos(product: Callable[[Array], Array], n: int, n_iterations: int) -> tu
     """Return the largest eigenvalue of a symmetric operator on vectors (n,), from below, and its vector."""
     v = np.random.default_rng(0).standard_normal(n)
     v /= np.linalg.norm(v)
-    basis, diagonal, beside = [v], [], []
-    value, vector = 0.0, v
+    basis, value, vector = [v], 0.0, v
+    diagonal: list[float] = []
+    beside: list[float] = []
     while True:
         w = product(basis[-1])
         if not np.isfinite(w).all():

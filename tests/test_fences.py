@@ -12,9 +12,10 @@ PACKAGE = Path(__file__).parents[1] / "openmm_rlis"
 MODULES = {path.stem: path for path in sorted(PACKAGE.glob("*.py"))}
 WITHOUT_TORCH_OR_OPENMM = ("errors", "weights", "branching", "estimators", "diagnostics", "paths", "storage")
 FENCES = {
-    "openmm": {"units", "obstacles", "preflight", "problem", "regions", "bias", "integrators", "replicas", "movers", "engine", "assembly"},
+    "openmm": {"units", "problem", "regions", "bias", "integrators", "replicas", "movers", "engine", "assembly"}
+    | {"obstacles", "preflight"},
     "openmmtorch": {"bias"},
-    "torch": {"contacts", "features", "regions", "value", "bias", "engine", "training"},
+    "torch": {"periodic", "contacts", "features", "regions", "value", "bias", "engine", "training"},
     "matplotlib": {"figures", "drawings"},
     "plotly": {"figures", "drawings"},
     "jinja2": {"page"},

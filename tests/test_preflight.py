@@ -108,7 +108,9 @@ def test_a_time_step_that_diverges_is_refused_with_the_longest_and_the_bond(tmp_
     per_step = KAPPA * (1.0 / 12.0 + 1.0) / 1.0
     for start in (sampler.run, sampler.brute):
         said = refused(tmp_path, make(timestep=0.002), start)
-        found = re.match(r"timestep: expected at most ([\d.]+) fs at friction 1/ps \(stiffest bond C-H, atoms 0 and 1\)", said)
+        found = re.match(
+            r"timestep: expected at most ([\d.]+) fs at friction 1/ps \(stiffest bond C-H, atoms 0 and 1\)", said
+        )
         assert found is not None and said.endswith("allow longer steps") and "got 2 fs" in said
         assert 0.5 * 1.6 / per_step < float(found[1]) / 1000 <= 1.61 / per_step
     just_stable, just_not = 1.95 / per_step, 2.05 / per_step
@@ -298,7 +300,9 @@ def test_another_run_in_the_directory_is_left_alone(tmp_path: Path) -> None:
     assert sorted(path.name for path in tmp_path.iterdir()) == ["config.yaml", "rounds"]
 
 
-def test_a_directory_that_cannot_be_made_leaves_no_folders_above(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_directory_that_cannot_be_made_leaves_no_folders_above(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def full(*_: Any) -> None:
         raise OSError(28, "No space left on device")
 
