@@ -3,7 +3,7 @@
     config.yaml + System XML + structures  ->  Problem  ->  run directory with its own copies  ->  the same Problem
 
 A structure that was brought to its minimum is written down first and read back, so that both times the very same
-coordinates are used. Features know nothing of periodic boxes: walkers are never wrapped, and molecules stay whole.
+coordinates are used. Walkers are never wrapped; features take the nearest image where the System is periodic.
 """
 
 from __future__ import annotations
@@ -40,7 +40,8 @@ from .own import (
     Spectrum,
     limits,
 )
-from .problem import Problem
+from .periodic import set_box
+from .problem import Problem, unit_cell
 from .regions import Box, Region
 from .sections import validated
 from .selections import Selector
@@ -261,6 +262,10 @@ class _Assembly:
         return self._selector.group(group, argument) if isinstance(group, str) else self._atoms(group, argument)
 
     def _feature(self, name: str, radians: bool = False) -> Any:
+        """Return what `_free_feature` does; in a periodic System it takes nearest images."""
+        return set_box(self._free_feature(name, radians), unit_cell(self.system))
+
+    def _free_feature(self, name: str, radians: bool) -> Any:
         """Return the module of a feature; with `radians`, an angle as itself, which is what intervals need."""
         spec, where = self.section.features[name], f"system.features.{name}"
         if isinstance(spec, Distance):

@@ -16,12 +16,13 @@ import torch
 from torch import Tensor, nn
 
 from .errors import bad_input
+from .periodic import InBox, nearest_image
 
 
-def squared_distances(x: Tensor, i: Tensor, j: Tensor) -> Tensor:
+def squared_distances(x: Tensor, i: Tensor, j: Tensor, box: list[float]) -> Tensor:
     """Return |x_i - x_j|^2 (n, n_pairs); by coordinates, which is several times as fast as a sum over the last axis."""
     t = x.permute(2, 0, 1).contiguous()
-    d = t.index_select(2, i) - t.index_select(2, j)
+    d = nearest_image(t.index_select(2, i) - t.index_select(2, j), box)
     s = d * d
     return s[0] + s[1] + s[2]
 
@@ -42,7 +43,7 @@ def _pairs(n: int) -> tuple[Tensor, Tensor]:
     return first, second
 
 
-class Contacts(nn.Module):
+class Contacts(InBox):
     """Contacts w_ij = 1 / (1 + (r_ij / r0)^power) of all pairs of a group, in the order of `_pairs`: (n, n_pairs)."""
 
     if TYPE_CHECKING:  # TorchScript cannot read these
@@ -64,7 +65,7 @@ class Contacts(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the contact of every pair."""
-        q = squared_distances(x, self.i, self.j) * self.inverse_square_radius
+        q = squared_distances(x, self.i, self.j, self.box) * self.inverse_square_radius
         return 1.0 / (1.0 + _power(q, self.half_power))
 
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
@@ -20,6 +21,7 @@ INPUTS = "inputs"
 """Folder for the files that an own system was made from."""
 PROBLEM = "problem.json"
 """What a Problem is known again by, see `identity`."""
+_OWN_FILES = (MANIFEST, "config.yaml", "system.xml", "result.json", "log.jsonl", "value.pt", PROBLEM, CREATING, LOCK)
 _ROOT_FILES = ("config.yaml", "system.xml", "paths/topology.pdb")
 
 
@@ -46,6 +48,37 @@ def clear_unfinished(directory: Path) -> None:
         shutil.rmtree(directory / name, ignore_errors=True)
     for name in (MANIFEST, f"{TMP}{MANIFEST}", "config.yaml", "system.xml", PROBLEM, CREATING):
         (directory / name).unlink(missing_ok=True)
+
+
+@contextmanager
+def unless_failed(directory: Path, made: Sequence[Path]) -> Iterator[None]:
+    """Remove a run directory that was just created if the run fails before a round is stored.
+
+    The same command would fail in it, or refuse it. `made` are the folders that were not there before, see `missing`.
+    """
+    try:
+        yield
+    except Exception:
+        stored = {folder.parent.name for folder in directory.glob("rounds/*/[0-9]*")} - {"given"}
+        if not stored:
+            for name in ("rounds", "paths", INPUTS):
+                shutil.rmtree(directory / name, ignore_errors=True)
+            for name in (*_OWN_FILES, *(f"{TMP}{name}" for name in _OWN_FILES)):
+                (directory / name).unlink(missing_ok=True)
+            remove_empty(made)
+        raise
+
+
+def missing(directory: Path) -> list[Path]:
+    """Return the folders that are not there and that the making of `directory` makes, the innermost first."""
+    return [folder for folder in (directory, *directory.parents) if not folder.exists()]
+
+
+def remove_empty(folders: Sequence[Path]) -> None:
+    """Remove folders as long as they are empty, the innermost first."""
+    with suppress(OSError):
+        for folder in folders:
+            folder.rmdir()
 
 
 def write_root(

@@ -105,6 +105,11 @@ class Engine:
         self._seeded.clear()
 
     @property
+    def platform(self) -> openmm.Platform | None:
+        """The OpenMM platform; None for OpenMM's choice."""
+        return self._platform
+
+    @property
     def network_calls_per_lag(self) -> int:
         """How often the network is asked while a biased walker moves by a lag."""
         return 0 if self.bias is None else -(-self.problem.lag_steps // self.bias.hold_steps)

@@ -19,9 +19,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from .directions import run_directories
 from .disk import size_text, storage_errors
 from .errors import StorageError, bad_input
-from .launch import run_directories
 from .paths import PathEnsemble
 from .result import load
 

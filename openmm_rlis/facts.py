@@ -21,9 +21,9 @@ from typing import Any
 from scipy.constants import R as GAS_CONSTANT
 
 from .config import DIRECTIONS
+from .directions import holds_run, is_parent
 from .errors import RlisError
 from .estimators import Estimate
-from .launch import holds_run, is_parent
 from .storage import RunDirectory
 from .views import RunData, obtain
 from .xml_text import parsed

@@ -3,7 +3,8 @@
 A feature maps positions of shape (n, n_atoms, 3) in nm to values of shape (n, k), row by row. Regions are sets in
 feature space and the value function sees the world through features, so these should not change under the symmetries
 of the system: distances and coordination numbers are free of rotation, translation and reflection, and their sorted
-versions and the contact spectrum of permutation of like atoms too.
+versions and the contact spectrum of permutation of like atoms too. In a `Problem` whose System is periodic, all that
+are made of vectors between atoms take the nearest image, see `periodic`; coordinates are never wrapped.
 
 The modules are TorchScript-friendly, so that they can run inside an OpenMM TorchForce. Any other torch module or Python
 callable of the same shape works as well (`as_feature` wraps it and checks its output); a plain callable cannot travel
@@ -26,12 +27,20 @@ from torch import Tensor, nn
 
 from .contacts import Coordination, Spectrum, squared_distances
 from .errors import bad_input
+from .periodic import InBox, nearest_image
 
 _TRAINED = (nn.modules.dropout._DropoutNd, nn.modules.batchnorm._NormBase)
 """Layers that do something else in training mode."""
 _CALL_ERRORS = (RuntimeError, IndexError, TypeError, ValueError, AttributeError, KeyError)
 
 Feature = nn.Module | Callable[[Tensor], Tensor]
+
+
+def _nearest(d: Tensor, box: list[float]) -> Tensor:
+    """Return vectors (n, k, 3) to the nearest image."""
+    if box[0] <= 0.0:
+        return d
+    return nearest_image(d.permute(2, 0, 1), box).permute(1, 2, 0)
 
 
 class Positions(nn.Module):
@@ -42,7 +51,7 @@ class Positions(nn.Module):
         return x.reshape(x.shape[0], -1)
 
 
-class Distances(nn.Module):
+class Distances(InBox):
     """Distances of given pairs in nm: (n, n_pairs), sorted in ascending order if asked."""
 
     if TYPE_CHECKING:  # TorchScript cannot read these
@@ -60,13 +69,13 @@ class Distances(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Return |x_i - x_j| for every pair."""
-        r = torch.sqrt(squared_distances(x, self.i, self.j) + 1e-24)
+        r = torch.sqrt(squared_distances(x, self.i, self.j, self.box) + 1e-24)
         if self.ascending:
             r = torch.sort(r, dim=-1)[0]
         return r
 
 
-class Angles(nn.Module):
+class Angles(InBox):
     """Cosines of the angles at the second of three atoms, or the angles in rad: (n, n_angles)."""
 
     if TYPE_CHECKING:  # TorchScript cannot read these
@@ -83,7 +92,7 @@ class Angles(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Return the cosine of every angle, or the angle."""
         p = x[:, self.table]
-        a, b = p[:, :, 0] - p[:, :, 1], p[:, :, 2] - p[:, :, 1]
+        a, b = _nearest(p[:, :, 0] - p[:, :, 1], self.box), _nearest(p[:, :, 2] - p[:, :, 1], self.box)
         across = torch.cross(a, b, dim=-1)
         dot, area = (a * b).sum(-1), torch.sqrt((across * across).sum(-1) + 1e-24)
         if self.radians:
@@ -91,7 +100,7 @@ class Angles(nn.Module):
         return dot / torch.sqrt(dot * dot + area * area)
 
 
-class Dihedrals(nn.Module):
+class Dihedrals(InBox):
     """Sines, then cosines of dihedral angles: (n, 2 n_dihedrals); or the angles in (-pi, pi]: (n, n_dihedrals)."""
 
     if TYPE_CHECKING:  # TorchScript cannot read these
@@ -108,7 +117,8 @@ class Dihedrals(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Return (sin, cos) of every dihedral, or the angle."""
         p = x[:, self.table]
-        b1, b2, b3 = p[:, :, 1] - p[:, :, 0], p[:, :, 2] - p[:, :, 1], p[:, :, 3] - p[:, :, 2]
+        b1, b2 = _nearest(p[:, :, 1] - p[:, :, 0], self.box), _nearest(p[:, :, 2] - p[:, :, 1], self.box)
+        b3 = _nearest(p[:, :, 3] - p[:, :, 2], self.box)
         n1, n2 = torch.cross(b1, b2, dim=-1), torch.cross(b2, b3, dim=-1)
         length = torch.sqrt((b2 * b2).sum(-1))
         s, c = length * (b1 * n2).sum(-1), (n1 * n2).sum(-1)

@@ -24,9 +24,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from .engine import DeadlineError, Engine
+from .engine import Engine
 from .errors import RlisError
 from .features import evaluate
+from .meter import LimitError
 from .problem import Problem
 from .regions import Box, Region
 
@@ -74,7 +75,7 @@ def warn_of_long_lag(problem: Problem, platform: str | None, deadline: float = m
             before, after = _moves(problem, platform, deadline)
             spread = _spread(problem, after)
             found = list(ratios(problem, before, after, spread))
-        except (RlisError, DeadlineError):  # the run comes to the same place and says it in full
+        except (RlisError, LimitError):  # the run comes to the same place and says it in full
             return ""
     worst = max(found, key=lambda one: one.value)
     if worst.value <= LIMIT:
@@ -176,7 +177,7 @@ def _moves(problem: Problem, platform: str | None, deadline: float) -> tuple[Arr
     for _ in range(LAGS):
         try:
             moved, _weights = engine.propagate(x)
-        except DeadlineError:
+        except LimitError:
             if not before:
                 raise
             break
@@ -201,7 +202,7 @@ def _advice(problem: Problem, platform: str | None, deadline: float, spread: Arr
             found = ratios(shorter, *_moves(shorter, platform, deadline), spread)
             if max(one.value for one in found) <= LIMIT:
                 return f"lag_steps={shorter.lag_steps} would do"
-        except (RlisError, DeadlineError):
+        except (RlisError, LimitError):
             return f"try lag_steps={shorter.lag_steps} or less"
     return "make the regions larger or the gap between A and B wider"
 

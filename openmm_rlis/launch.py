@@ -11,6 +11,7 @@ import inspect
 import json
 import math
 import os
+import shutil
 import subprocess
 import sys
 import threading
@@ -24,9 +25,11 @@ from typing import Any, get_type_hints
 from pydantic import TypeAdapter, ValidationError
 from pydantic.errors import PydanticSchemaGenerationError
 
-from . import checksums, integrity
+from . import checksums
 from .config import DIRECTIONS, RunConfig
 from .console import Display, Snapshot, make_display
+from .creation import INPUTS, missing, remove_empty
+from .directions import is_parent, join_results, run_directories
 from .errors import InputError, RlisError, StorageError, bad_input
 from .own import OwnSystem
 from .sections import unknown_name
@@ -121,16 +124,24 @@ def start(config: RunConfig, directory: Path, trusted: bool = False) -> int:
         return _watched(directory, lambda report: _sample(config, build_first, directory, report))
     if directory.exists() and (not directory.is_dir() or any(directory.iterdir())):
         raise bad_input("--out", "a new or empty directory", str(directory), "name another or use `rlis resume`")
-    _apart(_build_both, config, trusted)
-    directory.mkdir(parents=True, exist_ok=True)
-    if isinstance(config.system, OwnSystem):
-        from .assembly import copied
+    _apart(_build_both, config, directory, trusted)
+    made = missing(directory)
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        if isinstance(config.system, OwnSystem):
+            from .assembly import copied
 
-        own = copied(config.system, directory)
-        checksums.cover(directory, [str(path) for path in own.files().values()])
-        config = config.with_system(own)
-    checksums.replace_covered(directory / "config.yaml", config.to_yaml)
-    return _both(config.located(directory), directory, {}, trusted)
+            own = copied(config.system, directory)
+            checksums.cover(directory, [str(path) for path in own.files().values()])
+            config = config.with_system(own)
+        checksums.replace_covered(directory / "config.yaml", config.to_yaml)
+        status = _both(config.located(directory), directory, {}, trusted)
+    except Exception:
+        _remove_unless_begun(directory, made)
+        raise
+    if status in (FAILED, BAD_INPUT):
+        _remove_unless_begun(directory, made)
+    return status
 
 
 def _apart(check: Callable[..., None], config: RunConfig, *more: Any) -> None:
@@ -143,10 +154,22 @@ def _apart(check: Callable[..., None], config: RunConfig, *more: Any) -> None:
         check(config, *more)
 
 
-def _build_both(config: RunConfig, trusted: bool) -> None:
+def _build_both(config: RunConfig, directory: Path, trusted: bool) -> None:
     """Raise `InputError` unless both directions are sound, before anything is written."""
+    from . import sampler
+
     for direction in DIRECTIONS:
-        build(config.one_way(direction, default_options(config.system)), trusted)
+        one_way = config.one_way(direction, default_options(config.system))
+        sampler.check(build(one_way, trusted), config.platform, config.settings, directory / direction)
+
+
+def _remove_unless_begun(directory: Path, made: Sequence[Path]) -> None:
+    """Remove what `start` wrote for both directions if neither run is there: the same command would be refused."""
+    if any((directory / direction).exists() for direction in DIRECTIONS):
+        return
+    shutil.rmtree(directory / INPUTS, ignore_errors=True)
+    (directory / "config.yaml").unlink(missing_ok=True)
+    remove_empty(made)
 
 
 def _check_both(config: RunConfig, directory: Path, trusted: bool) -> None:
@@ -183,23 +206,6 @@ def resume(directory: Path, limits: Mapping[str, Any], trusted: bool = False) ->
     from . import sampler
 
     return _watched(directory, lambda report: sampler.resume(directory, progress=report, trusted=trusted, **limits))
-
-
-def is_parent(directory: Path) -> bool:
-    """Return whether a directory holds the runs of both directions."""
-    if any((directory / direction).is_dir() for direction in DIRECTIONS):
-        return True
-    try:
-        return RunConfig.from_yaml(directory / "config.yaml").both
-    except InputError:  # the config of a single run may hold more than a RunConfig
-        return False
-
-
-def run_directories(directory: Path) -> dict[str, Path]:
-    """Return the run directories in `directory` by name: forward and backward, or itself under the empty name."""
-    if not is_parent(directory):
-        return {"": directory}
-    return {direction: directory / direction for direction in DIRECTIONS if (directory / direction).is_dir()}
 
 
 def verify(directory: Path, simulate: bool, free_energy: float | None = None, trusted: bool = False) -> int:
@@ -286,7 +292,8 @@ def _both(config: RunConfig, directory: Path, limits: Mapping[str, Any], trusted
         else:
             statuses = _in_turn(config, directory, limits, display, trusted)
     join_results(directory)
-    print(f"results in {directory / 'result.json'}", flush=True)
+    if any(status in (DONE, LIMIT) for status in statuses):
+        print(f"results in {directory / 'result.json'}", flush=True)
     return worst(statuses)
 
 
@@ -347,11 +354,6 @@ def _child_command(directory: Path, direction: str, limits: Mapping[str, Any], t
     return command + [part for key, value in limits.items() for part in (LIMITS[key], str(value))]
 
 
-def holds_run(directory: Path) -> bool:
-    """Return whether a directory holds the beginning of a run."""
-    return (directory / "config.yaml").is_file()
-
-
 def _spawn(command: Sequence[str]) -> subprocess.Popen[str]:
     return subprocess.Popen(
         command,
@@ -385,13 +387,3 @@ def die_with_parent() -> None:
         os._exit(INTERRUPTED)
 
     threading.Thread(target=watch, daemon=True).start()
-
-
-def join_results(directory: Path) -> None:
-    """Write `result.json` of both directions, `{"forward": ..., "backward": ...}`, once both have one."""
-    files = {direction: directory / direction / "result.json" for direction in DIRECTIONS}
-    if not all(file.is_file() for file in files.values()):
-        return
-    joined = {direction: integrity.read_json(file) for direction, file in files.items()}
-    text = json.dumps(joined, indent=2) + "\n"
-    checksums.replace_covered(directory / "result.json", lambda path: path.write_text(text, encoding="utf-8"))

@@ -91,8 +91,8 @@ def lost_walkers(where: Where, before: Array, moved: Array, told: Array, suspect
     suspects
         (n,), whose energies have to be looked at.
     """
-    coordinates, weights = (np.isfinite(a).all(axis=tuple(range(1, a.ndim))) for a in (moved, told))
-    lost, energies = ~(coordinates & weights), np.zeros(len(moved))
+    lost = ~(np.isfinite(moved).all(axis=(1, 2)) & np.isfinite(told.reshape(len(moved), -1)).all(axis=1))
+    energies = np.zeros(len(moved))
     rows = np.flatnonzero(suspects & ~lost)
     if len(rows):
         energies[rows] = where.energies(moved[rows])

@@ -253,9 +253,16 @@ def make_context(
         OpenMM cannot make it.
     """
     try:
-        if platform is None:
-            return openmm.Context(system, integrator)
-        properties = {"Precision": "double"} if "Precision" in platform.getPropertyNames() else {}
-        return openmm.Context(system, integrator, platform, properties)
+        return open_context(system, integrator, platform)
     except openmm.OpenMMException as error:
         raise BackendError(f"OpenMM could not make a Context: {error}") from None
+
+
+def open_context(
+    system: openmm.System, integrator: openmm.Integrator, platform: openmm.Platform | None
+) -> openmm.Context:
+    """Return what `make_context` does, and let OpenMM raise what it raises."""
+    if platform is None:
+        return openmm.Context(system, integrator)
+    properties = {"Precision": "double"} if "Precision" in platform.getPropertyNames() else {}
+    return openmm.Context(system, integrator, platform, properties)

@@ -182,7 +182,7 @@ class OwnSystem(Section):
     name: Name = "system"
     """What results and figures call it."""
     xml: Path
-    """The System, as openmm.XmlSerializer writes it; without constraints, virtual sites, barostat, CMMotionRemover."""
+    """The System, as openmm.XmlSerializer writes it; without constraints, virtual sites, barostat."""
     structure: Path
     """PDB or mmCIF file with the topology; a run starts from it if it lies in the source region."""
     minimize: bool = False

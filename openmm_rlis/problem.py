@@ -5,7 +5,7 @@ A System, a start structure in A, the regions A (source), B (target) and D (othe
     x' = x + dt F / (m gamma) + sqrt(2 kT dt / (m gamma)) xi            (Euler-Maruyama, overdamped Langevin)
 
 Membership is tested every `lag_steps` steps. Everything that would make the transition kernel something else than this
-line (barostats, thermostats, centre-of-mass removal, virtual sites, constraints) is refused here.
+line (barostats, thermostats, virtual sites, constraints) is refused, see `obstacles`.
 """
 
 from __future__ import annotations
@@ -19,11 +19,13 @@ import openmm
 from numpy.typing import ArrayLike, NDArray
 
 from .atom_order import check_order
-from .errors import DivergedError, InputError, bad_input
+from .errors import DivergedError, bad_input
 from .features import Feature, Joined, as_feature, check_feature, sorted_distances
 from .features import positions as coordinates
 from .finite import place
+from .obstacles import brownian_system
 from .parameters import check_defaults
+from .periodic import in_box
 from .regions import Region, check_disjoint, codes_of, membership
 from .system_xml import check as check_forces
 from .units import as_float, as_positions, thermal_energy
@@ -35,11 +37,6 @@ OUTSIDE, SOURCE, TARGET, FIRST_OTHER = 0, 1, 2, 3
 MOST_LAG = 100_000
 """Steps of a lag: the integrator of more would fill the memory."""
 
-_FORBIDDEN = {
-    "CMMotionRemover": "remove it: it moves particles behind the integrator's back",
-    "AndersenThermostat": "remove it: the Brownian integrator is the thermostat",
-}
-
 
 class Problem:
     """A rare transition from region A to region B of an OpenMM System.
@@ -47,7 +44,8 @@ class Problem:
     Parameters
     ----------
     system : openmm.System
-        No barostat, thermostat, CMMotionRemover, virtual site or constraint. Particles of mass zero do not move.
+        No barostat, thermostat, virtual site or constraint; a CMMotionRemover is left out, in a copy. Particles of mass
+        zero do not move.
     positions
         Start structure in A, (n_atoms, 3), Quantity or nm.
     topology : openmm.app.Topology, optional
@@ -65,7 +63,8 @@ class Problem:
         3, or 2 (z frozen), or 1 (y and z frozen).
     features
         What the value function sees, (n, n_atoms, 3) -> (n, k). By default the features of the regions, or for
-        predicates the coordinates of a single particle or the sorted distances of several.
+        predicates the coordinates of a single particle or the sorted distances of several. In a periodic System, the
+        features of this package, those of regions too, are replaced by copies that take the nearest image.
     references : mapping of region name to positions, optional
         Known structures inside regions; used for pictures and to start the learning, never required.
     recipe : mapping, optional
@@ -97,8 +96,9 @@ class Problem:
         references: Mapping[str, ArrayLike] | None = None,
         recipe: Mapping[str, Any] | None = None,
     ) -> None:
-        check_system(system)
-        self.system = system
+        self.system = system = brownian_system(system)
+        check_forces(system)
+        check_defaults(system)
         self.n_atoms = system.getNumParticles()
         self.positions = as_positions(positions, self.n_atoms)
         self.topology = topology
@@ -125,6 +125,7 @@ class Problem:
         check_order(system, topology, self.positions, self.kT, ("topology", "positions"))
         self.references = {k: as_positions(v, self.n_atoms) for k, v in (references or {}).items()}
         self.features = as_feature(features if features is not None else self._default_features())
+        self._take_nearest_images()
         self._check_regions()
 
     @property
@@ -150,9 +151,7 @@ class Problem:
     @property
     def unit_cell(self) -> list[list[float]] | None:
         """The box vectors in nm, (3, 3), or None if no force is periodic; the volume is constant."""
-        if not self.system.usesPeriodicBoundaryConditions():
-            return None
-        return [[float(x) for x in vector._value] for vector in self.system.getDefaultPeriodicBoxVectors()]
+        return unit_cell(self.system)
 
     def mobility(self) -> NDArray[np.float64]:
         """Return dt / (m gamma) per degree of freedom, (n_atoms, 3), in nm mol / (kJ/nm) units; 0 where frozen."""
@@ -209,6 +208,14 @@ class Problem:
         """Whether `source` is a core of A."""
         return self.source is not self.whole_source
 
+    def _take_nearest_images(self) -> None:
+        """In a periodic System, replace features and regions by copies that take the nearest image."""
+        cell, copies = self.unit_cell, dict[int, Any]()
+        if cell is not None:
+            self.features = in_box(self.features, cell, copies)
+            self.source, self.target, *others = [region.in_box(cell, copies) for region in self.regions]
+            self.whole_source, self.others = self.source, tuple(others)
+
     def _default_features(self) -> nn.Module:
         found: dict[int, nn.Module] = {id(r.feature): r.feature for r in self.regions if r.feature is not None}
         modules = list(found.values())
@@ -258,24 +265,8 @@ def _named(regions: Sequence[Region]) -> list[Region]:
     return copies
 
 
-def check_system(system: openmm.System) -> None:
-    """Raise `InputError` if a System has parts that change the transition kernel."""
-    if not isinstance(system, openmm.System):
-        raise bad_input("system", "an openmm.System", type(system).__name__)
-    n = system.getNumParticles()
-    if n == 0:
-        raise bad_input("system", "at least one particle", "none")
-    check_forces(system)
-    for force in system.getForces():
-        kind = type(force).__name__
-        if "Barostat" in kind:
-            raise bad_input("system", "constant volume", f"a {kind}", "remove it")
-        if kind in _FORBIDDEN:
-            raise bad_input("system", "forces that derive from a potential", f"a {kind}", _FORBIDDEN[kind])
-    if any(system.isVirtualSite(i) for i in range(n)):
-        raise bad_input("system", "no virtual sites", "virtual sites", "use a model without them")
-    if system.getNumConstraints():
-        raise bad_input("system", "no constraints", system.getNumConstraints(), "build it with constraints=None")
-    if all(system.getParticleMass(i)._value == 0 for i in range(n)):
-        raise InputError("system: expected at least one particle with a mass, got none")
-    check_defaults(system)
+def unit_cell(system: openmm.System) -> list[list[float]] | None:
+    """Return the box vectors of a System in nm, (3, 3), or None if no force is periodic."""
+    if not system.usesPeriodicBoundaryConditions():
+        return None
+    return [[float(x) for x in vector._value] for vector in system.getDefaultPeriodicBoxVectors()]

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from .errors import bad_input
 from .features import Feature, Joined, as_feature, check_feature
 from .finite import require_finite
+from .periodic import in_box
 
 
 class Region:
@@ -116,6 +117,13 @@ class Region:
             return Region(self.name, feature=self.feature, center=self.center, radius=min(radius, self.radius))
         near = _Near(self, as_feature(feature), torch.as_tensor(center), torch.as_tensor(scale), radius)
         return Region.where(near, self.name)
+
+    def in_box(self, cell: Sequence[Sequence[float]], copies: dict[int, Any]) -> Region:
+        """Return this region on a feature that takes nearest images, see `periodic.in_box`; a predicate as it is."""
+        if self.feature is None:
+            return self
+        feature = in_box(self.feature, cell, copies)
+        return self if feature is self.feature else Region(self.name, feature, self.center, self.radius, self.predicate)
 
     def contains(self, positions: NDArray[np.float64] | Tensor) -> NDArray[np.bool_]:
         """Return membership (n,) of positions (n, n_atoms, 3) in nm.

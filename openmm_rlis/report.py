@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from . import page
+from .directions import holds_run, run_directories
 from .drawings import draw_all, look
 from .errors import bad_input
 from .identity import check_directions
-from .launch import holds_run, run_directories
 from .planes import choose, system_module
 from .storage import RunDirectory
 from .views import load

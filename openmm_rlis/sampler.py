@@ -17,11 +17,12 @@ from . import identity
 from .arguments import check_kinds, check_whole
 from .config import Settings
 from .counting import N_BATCHES, REPLICAS
-from .creation import PROBLEM
+from .creation import PROBLEM, missing, refuse_occupied, unless_failed
 from .engine import Engine
 from .goal import Goal
 from .loop import Loop
 from .platforms import choose_platform
+from .preflight import check_room, check_start
 from .problem import Problem
 from .progress import Progress, Report
 from .result import Result, load, problem_of
@@ -98,7 +99,9 @@ def run(
         value.check_problem(problem)
     config = _config("run", problem, seed, goal, workers, platform, settings)
     engine = Engine(problem, settings.n_slots, config["platform"])
-    with _create(problem, directory, config) as store:
+    check(problem, config["platform"], settings, directory)
+    made = missing(Path(directory))
+    with _create(problem, directory, config) as store, unless_failed(store.path, made):
         if value is not None:
             store.write_round("given", 0, value.arrays(), {})
         return Loop(store, problem, engine, goal, progress).run()
@@ -125,7 +128,9 @@ def brute(
     settings = Settings(n_batches=N_BATCHES, replicas=REPLICAS)
     config = _config("brute", problem, seed, goal, workers, platform, settings)
     engine = Engine(problem, settings.n_slots, config["platform"])
-    with _create(problem, directory, config) as store:
+    check(problem, config["platform"], settings, directory)
+    made = missing(Path(directory))
+    with _create(problem, directory, config) as store, unless_failed(store.path, made):
         return Loop(store, problem, engine, goal, progress).run()
 
 
@@ -182,6 +187,13 @@ def resume(
         check_sendable(problem.system, config["workers"])
         engine = Engine(problem, int(config["settings"]["n_slots"]), config["platform"])
         return Loop(store, problem, engine, goal, progress, config).run()
+
+
+def check(problem: Problem, platform: str | None, settings: Settings, directory: str | Path) -> None:
+    """Raise `InputError` for what is known of a new run before anything is written, see `preflight`."""
+    refuse_occupied(Path(directory))
+    check_room(Path(directory), settings.n_batches * settings.replicas, problem.n_atoms)
+    check_start(problem, Engine(problem, settings.n_slots, platform).platform)
 
 
 def _config(

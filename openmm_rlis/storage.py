@@ -30,7 +30,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from . import yaml_text
 from .checksums import checked, replace_covered
-from .creation import clear_unfinished, n_particles, refuse_occupied, write_root
+from .creation import clear_unfinished, missing, n_particles, refuse_occupied, remove_empty, write_root
 from .disk import (
     LOCK,
     MANIFEST,
@@ -113,7 +113,7 @@ class RunDirectory:
         refuse_occupied(directory)
         settings = plain(config, "config")
         pdb_topology = topology if topology is not None else trivial_topology(n_particles(system_xml))
-        made = not directory.exists()
+        made = missing(directory)
         with storage_errors("create", directory):
             directory.mkdir(parents=True, exist_ok=True)
         lock = Lock(directory)
@@ -125,8 +125,7 @@ class RunDirectory:
         except BaseException:
             clear_unfinished(directory)
             (directory / LOCK).unlink(missing_ok=True)
-            if made:
-                directory.rmdir()
+            remove_empty(made)
             lock.release()
             raise
         return cls(directory, lock, chain_end(directory))

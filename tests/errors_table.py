@@ -42,9 +42,9 @@ from openmm_rlis import (
     integrators,
     losses,
     movers,
+    parameters,
     paths,
     platforms,
-    problem,
     regions,
     replicas,
     result,
@@ -58,6 +58,8 @@ from openmm_rlis import (
     weights,
 )
 from openmm_rlis.goal import Goal
+from openmm_rlis.obstacles import brownian_system
+from openmm_rlis.preflight import check_room, check_start
 from openmm_rlis.problem import Problem
 from openmm_rlis.regions import Region
 from openmm_rlis.storage import RunDirectory
@@ -196,11 +198,35 @@ def other_problem(**changes: Any) -> Problem:
     return Problem(**{**arguments_, **changes})
 
 
-def with_force(force: Any) -> Any:
+def with_force(*forces: Any) -> Any:
     system = openmm.System()
     system.addParticle(1.0)
-    system.addForce(force)
+    for force in forces:
+        system.addForce(force)
     return system
+
+
+def undefined() -> Problem:
+    """Return a Problem whose force names a parameter that nothing defines."""
+    force = openmm.CustomExternalForce("q*x^2")
+    force.addParticle(0, [])
+    return other_problem(system=with_force(force))
+
+
+def overlap(distance: float) -> Problem:
+    """Return two argon atoms so far apart."""
+    system, force = system_of(40.0, 40.0), openmm.NonbondedForce()
+    for _ in range(2):
+        force.addParticle(0.0, 0.34, 1.0)
+    system.addForce(force)
+    return other_problem(system=system, positions=[[0.0, 0.0, 0.0], [distance, 0.0, 0.0]])
+
+
+def frozen() -> Problem:
+    """Return a particle that moves in a plane, and regions in the third coordinate."""
+    height = features.Coordinates([(0, 2)])
+    ends = {"source": Region.ball(height, [0.0], 0.1), "target": Region.ball(height, [1.0], 0.1)}
+    return other_problem(dimensions=2, **ends)
 
 
 def system_of(*masses: float) -> Any:
@@ -503,13 +529,21 @@ SECTIONS: dict[str, tuple[Row, ...]] = {
         row("system.<entry>: expected two or more atoms, got <n> from <group>; <what is there>", "a group is too small", "select more", feature(distances="name Q")),
     ),
     "Systems and regions": (
-        row("system: expected an openmm.System, got <kind>", "something else was passed to Problem", "pass a System", lambda f: problem.check_system(3)),
-        row("system: expected at least one particle<which>, got none", "nothing can move", "add particles with a mass", lambda f: problem.check_system(openmm.System()), lambda f: problem.check_system(system_of(0.0))),
-        row("system: expected constant volume, got a <force>; remove it", "a barostat moves particles behind the integrator's back", "build the System without it", lambda f: problem.check_system(with_force(openmm.MonteCarloBarostat(1.0, 300.0)))),
-        row("system: expected forces that derive from a potential, got a <force>; <fix>", "a thermostat or CMMotionRemover", "build the System with `removeCMMotion=False`", lambda f: problem.check_system(with_force(openmm.CMMotionRemover()))),
-        row("system: expected one default value of a global parameter, which all forces share, got <value> (<force>) and <value> (<force>) for <name>; give both the same, or rename one", "two forces disagree about a parameter", "as it says", lambda f: problem.check_system(at_odds())),
-        row("system: expected no virtual sites, got virtual sites; use a model without them", "virtual sites do not follow the Euler-Maruyama line", "use another model", lambda f: problem.check_system(virtual())),
-        row("system: expected no constraints, got <n>; build it with constraints=None", "constraints change the transition kernel", "`constraints=None, rigidWater=False`", own(lambda s: s.update(xml="constrained.xml")), lambda f: problem.check_system(linked())),
+        row("system: expected an openmm.System, got <kind>", "something else was passed to Problem", "pass a System", lambda f: brownian_system(3)),
+        row("system: expected at least one particle<which>, got none", "nothing can move", "add particles with a mass", lambda f: brownian_system(openmm.System()), lambda f: brownian_system(system_of(0.0))),
+        row("system: expected constant volume, got a <force>; remove it", "a barostat moves particles behind the integrator's back", "build the System without it", lambda f: brownian_system(with_force(openmm.MonteCarloBarostat(1.0, 300.0)))),
+        row("system: expected forces that derive from a potential, got <force>; <fix>", "a thermostat, or Drude particles", "build the System without it", lambda f: brownian_system(with_force(openmm.AndersenThermostat(300.0, 1.0))), lambda f: brownian_system(with_force(openmm.DrudeForce()))),
+        row("system: expected one default value of a global parameter, which all forces share, got <value> (<force>) and <value> (<force>) for <name>; give both the same, or rename one", "two forces disagree about a parameter", "as it says", lambda f: parameters.check_defaults(at_odds())),
+        row("system: expected no virtual sites, got virtual sites (<n>); use a model without them", "virtual sites do not follow the Euler-Maruyama line", "use another model", lambda f: brownian_system(virtual())),
+        row("system: expected no constraints, got <n>; build it with constraints=None and rigidWater=False", "constraints change the transition kernel", "`constraints=None, rigidWater=False`", own(lambda s: s.update(xml="constrained.xml")), lambda f: brownian_system(linked())),
+        row("system: expected masses that are finite and not negative, got <mass> of particle <n><more>; give a positive mass, or 0 for a particle that does not move", "a mass is NaN, negative or infinite", "mend it", lambda f: brownian_system(system_of(1.0, math.nan))),
+        row("system: expected forces without centre-of-mass removal, got a CMMotionRemover beside a <force>; remove it: system.removeForce(<n>)", "elsewhere it is left out with a note, in a copy of the System, but this force cannot be copied", "remove it", lambda f: brownian_system(with_force(openmm.CMMotionRemover(), openmm.PythonForce(math.fsum)))),
+        row("system: <n> parts that Brownian dynamics cannot have: (1) expected <what> (2) expected <more>", "several of the above at once", "see each", lambda f: brownian_system(with_force(openmm.MonteCarloBarostat(1.0, 300.0), openmm.AndersenThermostat(300.0, 1.0)))),
+        row("system: expected one that OpenMM can compute, got its message: <reason>", "OpenMM makes no Context of the System, or no forces, on the platform of the run", "as it says; the message adds what to do where that is known", lambda f: check_start(undefined(), None)),
+        row("timestep: expected at most <dt> at friction <friction>/ps (stiffest <where>), got <dt>; a larger friction or heavier hydrogens (hydrogenMass) allow longer steps", "the steps would diverge: they are too long for the stiffest mode at the start structure", "a shorter step; a larger friction; `hydrogenMass=3*unit.amu`", "run double_well --out NEW --set timestep=1"),
+        row("positions: expected a start structure near a minimum, got one that steps of <dt> tear apart at <where>; minimise the structure, or give another", "atoms overlap: steps that are right elsewhere throw them far apart", "`minimize: true`, or LocalEnergyMinimizer", lambda f: check_start(overlap(0.02), None)),
+        row("positions: expected a start structure of finite energy and forces, got <what>; minimise the structure, or give another", "atoms lie on top of each other, or a force is not defined there", "`minimize: true`, or another structure", lambda f: check_start(overlap(0.0), None)),
+        row("region <name>: expected features of atoms that move, got only such as no free coordinate changes; choose other atoms, or check masses of 0 and `dimensions`", "nothing could ever enter or leave the region", "other atoms or coordinates", lambda f: check_start(frozen(), None)),
         row("system: expected forces without cutoff that can be packed, got <force>; run one walker a Context", "`pack` was called on such a System", "nothing: runs do this by themselves", lambda f: replicas.pack(with_force(openmm.GBSAOBCForce()), 2)),
         row("others: expected a list of Regions, got <kind>; write others=[region]", "one Region instead of a list", "put it into brackets", lambda f: other_problem(others=3)),
         row("region <name>: expected an openmm_rlis.Region, got <kind>", "something else was passed as a region", "use Region.ball, Region.within or Region.where", lambda f: other_problem(target=3)),
@@ -588,6 +622,7 @@ SECTIONS: dict[str, tuple[Row, ...]] = {
         row("the XML of a System does not parse (<reason>)", "system.xml is no XML", "restore the file from a copy", lambda f: system_differences.system_differences("<", XML)),
     ),
     "Run directory": (
+        row("directory: expected <size> of room for a round, got <size> free; choose another disk", "the disk is full; nothing was written", "make room, or name a directory on another disk", lambda f: check_room(f / "NEW", 10**9, 10**9)),
         row("directory: expected a new or empty directory, got <what>; <fix>", "a run is never written over", "name another directory, or resume", "run double_well --out fresh", "run double_well --out occupied", "run double_well --out own.yaml"),
         row("directory: expected a run directory, got <directory>, which has no manifest.json; check the path", "no run stands there", "check the path", "report occupied"),
         row("<file>: expected format version <n>, got <n>; use the release that wrote this run", "another version of this program wrote it", "install that release", lambda f: ["verify", str(sealed(f, {"format_version": 99}))]),

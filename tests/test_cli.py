@@ -55,6 +55,9 @@ class FakeSampler(types.ModuleType):
         (directory / "result.json").write_text(json.dumps({"stopped": self.stopped, "rate": RATE.to_dict()}))
         return types.SimpleNamespace(stopped=self.stopped)
 
+    def check(self, problem: Any, platform: Any, settings: Any, directory: Path) -> None:
+        assert not directory.exists()
+
     def run(self, problem: Any, directory: Path, **arguments: Any) -> Any:
         return self._work("run", directory, {"problem": problem, **arguments})
 

@@ -13,9 +13,10 @@ MODULES = {path.stem: path for path in sorted(PACKAGE.glob("*.py"))}
 WITHOUT_TORCH_OR_OPENMM = ("errors", "weights", "branching", "estimators", "diagnostics", "paths", "storage")
 FENCES = {
     "openmm": {"units", "problem", "regions", "bias", "integrators", "replicas", "movers", "engine", "assembly",
-               "atom_order", "system_xml", "torch_plugin", "losses", "platforms"},
+               "atom_order", "system_xml", "torch_plugin", "losses", "platforms", "obstacles", "preflight"},
     "openmmtorch": {"bias", "torch_plugin"},
-    "torch": {"contacts", "features", "regions", "value", "bias", "engine", "training", "tensors", "torch_plugin"},
+    "torch": {"periodic", "contacts", "features", "regions", "value", "bias", "engine", "training", "tensors",
+              "torch_plugin"},
     "matplotlib": {"figures", "drawings"},
     "plotly": {"figures", "drawings"},
     "jinja2": {"page"},

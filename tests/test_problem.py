@@ -106,7 +106,6 @@ def massless() -> openmm.System:
 @pytest.mark.parametrize(
     ("system", "said"),
     [
-        (with_force(openmm.CMMotionRemover()), "a CMMotionRemover; remove it"),
         (with_force(openmm.AndersenThermostat(300.0, 1.0)), "an? AndersenThermostat; remove it"),
         (with_virtual_site(), "virtual sites"),
         (with_constraint(), "got 1; build it with constraints=None"),
@@ -115,7 +114,7 @@ def massless() -> openmm.System:
         ("system.xml", "an openmm.System, got str"),
         (None, "an openmm.System, got NoneType"),
     ],
-    ids=["CMMotionRemover", "AndersenThermostat", "virtual site", "constraint", "no mass", "empty", "a name", "None"],
+    ids=["AndersenThermostat", "virtual site", "constraint", "no mass", "empty", "a name", "None"],
 )
 def test_systems_whose_kernel_is_another_are_refused(system: Any, said: str) -> None:
     assert re.search(said, refused("system", system=system))
