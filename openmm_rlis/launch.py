@@ -29,7 +29,7 @@ from . import checksums
 from .config import DIRECTIONS, RunConfig
 from .console import Display, Snapshot, make_display
 from .creation import INPUTS, missing, remove_empty
-from .directions import is_parent, join_results, run_directories
+from .directions import holds_run, is_parent, join_results, run_directories
 from .errors import InputError, RlisError, StorageError, bad_input
 from .own import OwnSystem
 from .sections import unknown_name

@@ -29,6 +29,7 @@ from .problem import Problem
 from .replicas import MAX_PACKED_ATOMS, can_pack, in_groups, pack
 
 Array = NDArray[np.float64]
+Flags = NDArray[np.bool_]
 FAR = 1e6
 """Nanometres in a lag: no potential moves a particle so far in steps that are short enough."""
 LONG_STEP = 20.0
@@ -91,7 +92,9 @@ def lost_walkers(where: Where, before: Array, moved: Array, told: Array, suspect
     suspects
         (n,), whose energies have to be looked at.
     """
-    lost = ~(np.isfinite(moved).all(axis=(1, 2)) & np.isfinite(told.reshape(len(moved), -1)).all(axis=1))
+    coordinates: Flags = np.isfinite(moved).all(axis=(1, 2))
+    weights: Flags = np.isfinite(told.reshape(len(moved), -1)).all(axis=1)
+    lost = ~(coordinates & weights)
     energies = np.zeros(len(moved))
     rows = np.flatnonzero(suspects & ~lost)
     if len(rows):
