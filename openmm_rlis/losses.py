@@ -78,7 +78,7 @@ class Where:
         return found
 
 
-def lost_walkers(where: Where, before: Array, moved: Array, told: Array, suspects: Array) -> DivergedError | None:
+def lost_walkers(where: Where, before: Array, moved: Array, told: Array, suspects: Flags) -> DivergedError | None:
     """Return the error that names the walkers that a lag lost, or None if there are none.
 
     Parameters
@@ -92,10 +92,10 @@ def lost_walkers(where: Where, before: Array, moved: Array, told: Array, suspect
     suspects
         (n,), whose energies have to be looked at.
     """
-    coordinates: Flags = np.isfinite(moved).all(axis=(1, 2))
-    weights: Flags = np.isfinite(told.reshape(len(moved), -1)).all(axis=1)
-    lost = ~(coordinates & weights)
-    energies = np.zeros(len(moved))
+    coordinates: Flags = np.asarray(np.isfinite(moved).all(axis=(1, 2)))
+    weights: Flags = np.asarray(np.isfinite(told.reshape(len(moved), -1)).all(axis=1))
+    lost: Flags = ~(coordinates & weights)
+    energies: Array = np.zeros(len(moved))
     rows = np.flatnonzero(suspects & ~lost)
     if len(rows):
         energies[rows] = where.energies(moved[rows])
