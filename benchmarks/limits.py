@@ -92,7 +92,7 @@ def main() -> None:
     lines = [
         f"Runs stopped by `max_force_evaluations`, default settings. Command: `python benchmarks/limits.py {n}`.", "",
         "| case | limit | runs with a rate | without | rounds | roots that arrived | mean / exact | median error "
-        "claimed | intervals that hold the exact rate (95 % range) | below it | above it | runs without an alarm, of them hold |",
+        "claimed | intervals that hold the exact rate (95 % range) | below it | above it | without an alarm: hold |",
         "|---|---|---|---|---|---|---|---|---|---|---|---|",
     ]  # fmt: skip
     for case in CASES:

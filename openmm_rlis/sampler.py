@@ -19,6 +19,7 @@ from .config import Settings
 from .counting import N_BATCHES, REPLICAS
 from .creation import PROBLEM, missing, refuse_occupied, unless_failed
 from .engine import Engine
+from .errors import bad_input
 from .goal import Goal
 from .loop import Loop
 from .platforms import choose_platform
@@ -178,6 +179,9 @@ def resume(
     limits |= {"max_force_evaluations": max_force_evaluations, "max_seconds": max_seconds}
     Goal(**{"target_relative_error": 0.5} | {k: v for k, v in limits.items() if v is not None})  # looks at them
     found = RunDirectory.open(directory)
+    if "excursion_lags" not in found.config["settings"]:
+        got = "one made before walks counted the time of long excursions, whose rounds cannot be added to others"
+        raise bad_input("directory", "a run of this version", got, "start a new run; results can still be read")
     problem = problem_of(found.config, problem, found.path, trusted)  # first: nothing is written for another problem
     with RunDirectory.open(directory, write=True) as store:
         config = store.config
