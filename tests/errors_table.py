@@ -716,6 +716,9 @@ ALARMS: dict[str, tuple[str, str]] = {
     "what arrived and what is reported differ by <x> standard errors of the control variate": ("the value function is very uneven", "learn longer, or `settings.control=false`"),
     "one batch has an exit rate <x> standard deviations from the others": ("A holds parts that do not mix", "a smaller A, or its parts as separate regions"),
     "<x> of the transitions came by where the value function had all but given them up": ("V is far too small in a live channel", "learn longer"),
+    "early and late rounds disagree by <x> standard errors about the share of the time that is spent inside A": ("A was not in equilibrium with the places outside it", "run longer"),
+    "walks and basin simulation disagree by <x> standard errors about the time outside the core": ("A was not in equilibrium, or weights are wrong", "run longer; report it if it stays"),
+    "<x> of the time in state A is spent in long excursions that the basin simulation does not follow": ("there is a slow place that is no region; the rate counts the time there", "look at the longest failure paths; give the place in `others` if the time there should not count"),
     "walkers of <x> of the roots came to the cap": ("V is far too large somewhere; time is lost", "learn longer, or give the dead end in `others`"),
 }  # fmt: skip
 
