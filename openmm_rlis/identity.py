@@ -189,7 +189,7 @@ def differences(
         return found
     run = RunDirectory.open(directory)
     found += system_differences(run.system_xml, problem.system_xml)
-    if structures and problem.n_atoms == config["n_atoms"] and names == list(config["region_names"]):
+    if structures and not {"number of atoms", "regions"} & {what for what, _, _ in found}:
         found += _of_tables(problem, directory)
         known = {
             region.name for region in _regions(problem) if any(d[0].endswith(f"region {region.name}") for d in found)
