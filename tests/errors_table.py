@@ -40,7 +40,6 @@ from openmm_rlis import (
     flux,
     frames,
     integrators,
-    integrity,
     movers,
     paths,
     problem,
