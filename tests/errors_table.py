@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
+import hostile
 import numpy as np
 import openmm
 import torch
@@ -30,6 +31,7 @@ from openmm_rlis import (
     atom_order,
     bias,
     branching,
+    checksums,
     config,
     creation,
     disk,
@@ -38,6 +40,7 @@ from openmm_rlis import (
     export,
     features,
     flux,
+    frames,
     identity,
     integrators,
     losses,
@@ -51,11 +54,13 @@ from openmm_rlis import (
     sampler,
     splitting,
     system_differences,
+    system_xml,
     training,
     units,
     value,
     walk,
     weights,
+    xml_text,
 )
 from openmm_rlis.goal import Goal
 from openmm_rlis.obstacles import brownian_system
@@ -116,6 +121,8 @@ def prepare(folder: Path) -> None:
     RunDirectory.create(folder / "fresh", config, XML).close()
     RunDirectory.create(folder / "meagre", {"settings": {"n_batches": 2}}, XML).close()
     (folder / "begun" / "forward").mkdir(parents=True)
+    (folder / "python.xml").write_text(hostile.in_forces(hostile.python_force(folder / "executed")))
+    (folder / "worse.xml").write_text(hostile.in_forces('<Force type="HarmonicBondForce" version="99"/>'))
 
 
 def own(edit: Callable[[dict[str, Any]], Any]) -> Callable[[Path], list[str]]:
@@ -301,6 +308,83 @@ def in_store(act: Callable[[RunDirectory], Any]) -> Callable[[Path], Any]:
     def run(folder: Path) -> Any:
         with RunDirectory.open(damaged(folder, "log.jsonl", b""), write=True) as store:
             return act(store)
+
+    return run
+
+
+def early(folder: Path, name: str, content: bytes) -> Path:
+    """Return a run directory as early versions made it, without checksums of what is replaced."""
+    copied = damaged(folder, name, content)
+    manifest, _ = disk.sealed(copied / "manifest.json")
+    del manifest["chain"]
+    (copied / "manifest.json").write_bytes(disk.seal(manifest))
+    return copied
+
+
+def missing_round(store: RunDirectory) -> Any:
+    for index in range(3):
+        store.write_round("flux", index, {}, {})
+    shutil.rmtree(store.path / "rounds/flux/000001")
+    return RunDirectory.open(store.path)
+
+
+def repeated_round(store: RunDirectory) -> Any:
+    store.write_round("flux", 0, {}, {})
+    shutil.copytree(store.path / "rounds/flux/000000", store.path / "rounds/flux/000001")
+    return RunDirectory.open(store.path)
+
+
+def missing_early_round(folder: Path) -> Any:
+    copied = early(folder, "log.jsonl", b"")
+    for index in (0, 2):
+        where = copied / "rounds" / "flux" / f"{index:06d}"
+        where.mkdir(parents=True)
+        (where / "manifest.json").write_bytes(disk.seal({"stage": "flux", "index": index, "files": {}}))
+    return RunDirectory.open(copied)
+
+
+def short_frames(store: RunDirectory) -> Any:
+    path = store.path / "paths" / "short.dcd"
+    path.write_bytes(b"junk")
+    return frames.FrameFile(path, 5, 3, disk.file_sha256(path))[0]
+
+
+def linked_folder(store: RunDirectory) -> Any:
+    store.close()
+    (store.path / "paths").rename(store.path / "elsewhere")
+    (store.path / "paths").symlink_to("elsewhere")
+    return RunDirectory.open(store.path, write=True)
+
+
+def resealed(folder: Path, name: str, content: bytes) -> Path:
+    """Return a run directory with a file changed and its checksum too."""
+    copied = damaged(folder, name, content)
+    manifest, _ = disk.sealed(copied / "manifest.json")
+    manifest["files"][name] = disk.file_sha256(copied / name)
+    (copied / "manifest.json").write_bytes(disk.seal(manifest))
+    return copied
+
+
+def changed_parent(folder: Path) -> list[str]:
+    both = folder / "changed"
+    (both / "forward").mkdir(parents=True, exist_ok=True)
+    checksums.replace_covered(both / "config.yaml", lambda path: path.write_text("system: lj7"))
+    (both / "config.yaml").write_text("system: lj13")
+    return ["resume", str(both)]
+
+
+def with_torch_force(act: Callable[[Any], Any], nested: bool = False, reason: str = "") -> Callable[[Path], Any]:
+    """Return what does something with a System that holds a TorchForce, on a machine where that does not work."""
+    force = '<Force type="TorchForce" version="1" file="x"/>'
+    root = xml_text.parsed(hostile.in_forces(hostile.in_cv(force) if nested else force))
+
+    def run(folder: Path) -> Any:
+        with (
+            mock.patch.object(system_xml, "_written", lambda system: root),
+            mock.patch.object(system_xml, "load_plugin", lambda: reason),
+            mock.patch.object(system_xml, "survives_xml", lambda: False),
+        ):
+            return act(with_force(openmm.CustomCVForce("0")))
 
     return run
 
@@ -524,7 +608,8 @@ SECTIONS: dict[str, tuple[Row, ...]] = {
         row("system.<region>: expected an interval [low, high] that is not empty, got <ends>", "the second end is not above the first", "exchange them", phi("9 deg", "9 deg")),
         row("system.regions.<name>: expected a region apart from <name>, got intervals that overlap", "two regions share configurations", "shrink one", phi("60 deg", "-150 deg")),
         row("system.<entry>: expected a readable text file, got <file>: <reason>", "a file is missing, a directory, packed or not text", "check the path; it is relative to the configuration file; unpack it", own(lambda s: s.update(xml="no.xml")), own(lambda s: s.update(structure="packed.pdb.gz")), own(lambda s: s.update(structure="binary.yaml"))),
-        row("system.xml: expected a System, as openmm.XmlSerializer writes it, got <file>: <reason>", "the file is something else", "write it with `openmm.XmlSerializer.serialize(system)`", own(lambda s: s.update(xml="chain.pdb"))),
+        row("system.xml: expected a System, as openmm.XmlSerializer writes it, got <file>: <reason>", "the file is something else", "write it with `openmm.XmlSerializer.serialize(system)`", own(lambda s: s.update(xml="chain.pdb")), own(lambda s: s.update(xml="worse.xml"))),
+        row("system.xml: expected forces that carry no code, got a <force>, which <reason>, in <file>; if you trust whoever made the file, give --trust (in Python trusted=True)", "a System XML holds a program (PythonForce, TorchForce, also inside another force), or a force of a plugin that may", "look at who made the file; `--trust`, or `trusted=True`, with every command that reads it", own(lambda s: s.update(xml="python.xml"))),
         row("system.xml: expected a System, got <file>, which holds a <kind>", "a State, Integrator or Force was serialised", "serialise the System", own(lambda s: s.update(xml="integrator.xml"))),
         row("system.<entry>: expected a file that ends in <suffixes>, got <file>", "only PDB and mmCIF files are read", "convert it", own(lambda s: s.update(structure="chain.xml"))),
         row("system.<entry>: expected a PDB or mmCIF structure, got <file>: <reason>", "OpenMM cannot read the structure", "mend the line that is named", own(lambda s: s.update(structure="garbage.pdb"))),
@@ -554,6 +639,9 @@ SECTIONS: dict[str, tuple[Row, ...]] = {
         row("positions: expected a start structure near a minimum, got one that steps of <dt> tear apart at <where>; minimise the structure, or give another", "atoms overlap: steps that are right elsewhere throw them far apart", "`minimize: true`, or LocalEnergyMinimizer", lambda f: check_start(overlap(0.02), None)),
         row("positions: expected a start structure of finite energy and forces, got <what>; minimise the structure, or give another", "atoms lie on top of each other, or a force is not defined there", "`minimize: true`, or another structure", lambda f: check_start(overlap(0.0), None)),
         row("region <name>: expected features of atoms that move, got only such as no free coordinate changes; choose other atoms, or check masses of 0 and `dimensions`", "nothing could ever enter or leave the region", "other atoms or coordinates", lambda f: check_start(frozen(), None)),
+        row("system: expected forces that work here, got a TorchForce; openmm-torch does not load: <reason>", "the plugin does not fit the installed torch or OpenMM", "see `rlis doctor`", with_torch_force(system_xml.check, reason="no libtorch")),
+        row("system: expected a TorchForce directly in the System, got one inside another force <where>, which the installed openmm-torch crashes on; add it with system.addForce", "a CustomCVForce or ATMForce holds a TorchForce, which openmm-torch 1.5 cannot copy", "add the TorchForce to the System", with_torch_force(system_xml.check, nested=True)),
+        row("workers: expected 1, got <n>, with a TorchForce in the System; the installed openmm-torch cannot send one to another process", "openmm-torch 1.5 cannot read a TorchForce back", "one worker", with_torch_force(lambda system: system_xml.check_sendable(system, 2))),
         row("system: expected forces without cutoff that can be packed, got <force>; run one walker a Context", "`pack` was called on such a System", "nothing: runs do this by themselves", lambda f: replicas.pack(with_force(openmm.GBSAOBCForce()), 2)),
         row("others: expected a list of Regions, got <kind>; write others=[region]", "one Region instead of a list", "put it into brackets", lambda f: other_problem(others=3)),
         row("region <name>: expected an openmm_rlis.Region, got <kind>", "something else was passed as a region", "use Region.ball, Region.within or Region.where", lambda f: other_problem(target=3)),
@@ -638,10 +726,20 @@ SECTIONS: dict[str, tuple[Row, ...]] = {
         row("directory: expected a run directory, got <directory>, which has no manifest.json; check the path", "no run stands there", "check the path", "report occupied"),
         row("<file>: expected format version <n>, got <n>; use the release that wrote this run", "another version of this program wrote it", "install that release", lambda f: ["verify", str(sealed(f, {"format_version": 99}))]),
         row("<file> is damaged: it is not a manifest", "a manifest was changed or cut", "restore the directory from a copy", lambda f: ["verify", str(damaged(f, "manifest.json", b""))]),
-        row("<file> is damaged or was changed: its checksum <how>", "a stored file is not as it was written", "restore it from a copy; `rlis verify DIR` names every such file", lambda f: ["verify", str(sealed(f, {"format_version": 1}))], lambda f: ["report", str(damaged(f, "config.yaml", b"a: 1"))], in_store(spoiled_frames)),
+        row("<file> is damaged or was changed: its checksum <how>", "a stored file is not as it was written", "restore it from a copy; `rlis verify DIR` names every such file", lambda f: ["verify", str(sealed(f, {"format_version": 1}))], lambda f: ["report", str(damaged(f, "config.yaml", b"a: 1"))], in_store(spoiled_frames), lambda f: ["status", str(damaged(f, "result.json", b"{}"))]),
+        row("<file> is damaged or was changed: its checksum is not the one in checksums.json", "config.yaml or a file in inputs/ of both directions, value.pt or result.json is not as it was written", "restore it from a copy; without value.pt or result.json `rlis resume` writes it anew", changed_parent),
+        row("<file> is damaged or was changed: it is not text", "a stored file is not as it was written", "restore it from a copy", lambda f: RunDirectory.open(resealed(f, "system.xml", bytes([255]))).system_xml),
+        row("<file> is damaged or was changed: <reason>", "arrays.npz is compressed, or asks for more memory than it has bytes", "do not use it; restore it from a copy", lambda f: frames.unpack(b"x", Path("arrays.npz"))),
+        row("<directory> is damaged or was changed: it names a file outside of the run, <name>", "a manifest holds an absolute path, or one with `..`", "do not use this directory", lambda f: disk.inside(f, "../x")),
+        row("<file> is damaged: it does not hold <n> frames of <n> atoms", "a dcd file does not fit its round", "restore the directory from a copy", in_store(short_frames)),
+        row("<file> is damaged: <reason>", "the stored config.yaml is not YAML, or no mapping", "restore it from a copy", lambda f: ["report", str(resealed(f, "config.yaml", b"[1"))]),
+        row("<round> follows none of the stored rounds: a round before it is missing, or it is of another run; put back what was there", "rounds were removed, or brought here from another run; nothing is removed then", "restore the directory from a copy", in_store(missing_round)),
+        row("<round> and <round> follow the same round: one of them is of another run", "a round was copied", "remove the one that does not belong here", in_store(repeated_round)),
+        row("<round> is missing: a later round of its stage is stored", "the same, in a run of an early version", "restore the directory from a copy", missing_early_round),
+        row("<folder> is a symbolic link, through which nothing is written: move the run as a whole", "`rounds` or `paths` was linked to another place", "move the run directory itself", in_store(linked_folder)),
         row("<file>: expected the entry <name>, got none; use the release that wrote this run", "config.yaml is of another release, or not of a whole run", "use that release", "report meagre", "export meagre NEW", "resume meagre"),
-        row("<directory> is damaged: result.json or log.jsonl is not as it was written", "`rlis status` found something else there", "`rlis resume` writes result.json anew", lambda f: ["status", str(damaged(f, "result.json", b'{"stopped": "target", "rate": 3}'))]),
-        row("<file> is damaged: it is not JSON", "result.json was changed", "`rlis resume` writes it anew", in_store(lambda s: ((s.path / "result.json").write_text("x"), s.read_result()))),
+        row("<directory> is damaged: result.json or log.jsonl is not as it was written", "`rlis status` found something else there", "`rlis resume` writes result.json anew", lambda f: ["status", str(early(f, "result.json", b'{"stopped": "target", "rate": 3}'))]),
+        row("<file> is damaged: it is not JSON", "result.json was changed", "`rlis resume` writes it anew", lambda f: RunDirectory.open(early(f, "result.json", b"x")).read_result()),
         row("<file> is not there: the run has not got as far as a result", "result.json comes with the first result", "resume the run", in_store(lambda s: s.read_result())),
         row("cannot <action> <file>: <reason>", "the disk is full, or the path may not be written", "make room or permission, then `rlis resume`", "run double_well --out own.yaml/sub", full_disk),
         row("cannot write <file>: <reason>", "torch could not write value.pt", "make room, then `rlis resume`", in_store(lambda s: s.write_value(raise_runtime))),

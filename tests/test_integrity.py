@@ -216,7 +216,7 @@ def test_devices_and_pipes_do_not_hang(stored: Path, name: str, device: str) -> 
         assert run.read_log() == []
         return
     assert any(str(stored / name) in line for line in run.verify())
-    with pytest.raises(StorageError, match="not an ordinary file|is not there"):
+    with pytest.raises(StorageError, match=r"not an ordinary file|is not there"):
         _ = run.system_xml if name == "system.xml" else run.topology if "pdb" in name else run.read_result()
 
 

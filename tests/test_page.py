@@ -208,7 +208,7 @@ def test_the_command_on_the_page_repeats_the_run(finished: Path, monkeypatch: py
     line = provenance.command(stored, "again")
     assert line is not None and line in read(finished).text
     seen: list[Any] = []
-    monkeypatch.setattr(launch, "start", lambda config, out: seen.append((config, out)) or 0)
+    monkeypatch.setattr(launch, "start", lambda config, out, trusted: seen.append((config, out)) or 0)
     assert cli.execute(shlex.split(line)[1:]) == 0
     again, out = seen[0]
     assert out == Path("again") and again.settings.model_dump(mode="json") == stored["settings"]
@@ -239,7 +239,7 @@ def test_the_page_of_an_own_system_names_its_configuration_file(own: Path, monke
     assert "dihedral of atoms 0, 1, 2, 3 from 150 to 210\N{NO-BREAK SPACE}deg" in one
     line = next(line for line in two.splitlines() if line.startswith("rlis run"))
     seen: list[Any] = []
-    monkeypatch.setattr(launch, "start", lambda config, out: seen.append((config, out)) or 0)
+    monkeypatch.setattr(launch, "start", lambda config, out, trusted: seen.append((config, out)) or 0)
     monkeypatch.chdir(own)
     assert cli.execute(shlex.split(line)[1:]) == 0
     again, out = seen[0]
