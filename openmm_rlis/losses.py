@@ -30,7 +30,7 @@ from .replicas import MAX_PACKED_ATOMS, can_pack, in_groups, pack
 
 Array = NDArray[np.float64]
 FAR = 1e6
-"""Nanometres in a lag: no potential moves a particle so far in steps that are short enough."""
+"""Nanometres from the start structure: a particle that is so far away came there in steps that grow."""
 LONG_STEP = 20.0
 """Length of a step in units of the noise of a step; up to 2 sqrt(2) where a step is stable."""
 SECONDS, COPIES, REPEATS = 5.0, 256, 10_000
@@ -91,7 +91,7 @@ def lost_walkers(where: Where, before: Array, moved: Array, told: Array, suspect
     suspects
         (n,), whose energies have to be looked at.
     """
-    coordinates, weights = (np.isfinite(a).all(axis=tuple(range(1, a.ndim))) for a in (moved, told))
+    coordinates, weights = _finite(moved), _finite(told)
     lost, energies = ~(coordinates & weights), np.zeros(len(moved))
     rows = np.flatnonzero(suspects & ~lost)
     if len(rows):
@@ -106,6 +106,12 @@ def lost_walkers(where: Where, before: Array, moved: Array, told: Array, suspect
     return DivergedError(text + _reason(where, before[first], moved[first]))
 
 
+def _finite(arrays: Array) -> NDArray[np.bool_]:
+    """Return whether all numbers of each of (n, ...) are finite."""
+    finite: NDArray[np.bool_] = np.isfinite(arrays).all(axis=tuple(range(1, arrays.ndim)))
+    return finite
+
+
 def _reason(where: Where, before: Array, moved: Array) -> str:
     """Return why a walker was lost that was at `before` and, if its coordinates are finite, is at `moved`."""
     if not np.isfinite(before).all():
@@ -117,7 +123,7 @@ def _reason(where: Where, before: Array, moved: Array) -> str:
         if x is None:
             repeats = "repeats of the lag with other noise stayed finite"
             return f"{repeats}: look at the potential about {_described(problem, before)}, or shorten the time step"
-        if np.abs(x - before).max() > FAR:
+        if np.abs(x - problem.positions).max() > FAR:
             return too_long
         step, noise = np.abs(x - last).max(), np.sqrt(2.0 * problem.kT * problem.mobility().max())
         if x is not moved and step > LONG_STEP * noise:
