@@ -29,9 +29,8 @@ from .problem import Problem
 from .replicas import MAX_PACKED_ATOMS, can_pack, in_groups, pack
 
 Array = NDArray[np.float64]
-Flags = NDArray[np.bool_]
 FAR = 1e6
-"""Nanometres in a lag: no potential moves a particle so far in steps that are short enough."""
+"""Nanometres from the start structure: a particle that is so far away came there in steps that grow."""
 LONG_STEP = 20.0
 """Length of a step in units of the noise of a step; up to 2 sqrt(2) where a step is stable."""
 SECONDS, COPIES, REPEATS = 5.0, 256, 10_000
@@ -44,8 +43,9 @@ _BY_EXPRESSION = (
     openmm.CustomBondForce, openmm.CustomAngleForce, openmm.CustomTorsionForce, openmm.CustomExternalForce,
     openmm.CustomCompoundBondForce, openmm.CustomCentroidBondForce, openmm.CustomNonbondedForce,
 )  # fmt: skip
-_PARTIAL = re.compile(r"\b(log|sqrt|asin|acos|floor|ceil)\s*\(|\^(?!\s*(-?\d+|\(\s*-?\d+\s*\))(?![\d.]))")
-"""In an expression, what is not defined everywhere: these functions, and powers that are not whole numbers."""
+_PARTIAL = re.compile(r"\b(log|asin|acos|floor|ceil)\s*\(|\^(?!\s*(-?\d+|\(\s*-?\d+\s*\))(?![\d.]))")
+"""In an expression, what is not defined everywhere, beside roots: these functions, and powers that are not whole."""
+_ROOT, _SQUARE = re.compile(r"\bsqrt\s*\("), re.compile(r"\s*(\w+|\([^()]*\))\s*\^\s*2\s*")
 
 
 def energy_may_fail(system: openmm.System) -> bool:
@@ -55,9 +55,24 @@ def energy_may_fail(system: openmm.System) -> bool:
     of forces that are not in the lists here, and so it may.
     """
     return not all(
-        isinstance(f, _SAFE) or (isinstance(f, _BY_EXPRESSION) and not _PARTIAL.search(f.getEnergyFunction()))
+        isinstance(f, _SAFE) or (isinstance(f, _BY_EXPRESSION) and _defined_everywhere(f.getEnergyFunction()))
         for f in system.getForces()
     )
+
+
+def _defined_everywhere(expression: str) -> bool:
+    """Return whether nothing in an expression is partial; roots of a sum of squares, as in distances, are not."""
+    if _PARTIAL.search(expression):
+        return False
+    for root in _ROOT.finditer(expression):
+        depth, stop = 1, root.end()
+        while depth and stop < len(expression):
+            depth += {"(": 1, ")": -1}.get(expression[stop], 0)
+            stop += 1
+        terms = expression[root.end() : stop - 1].split("+")
+        if not all(_SQUARE.fullmatch(term) for term in terms):
+            return False
+    return True
 
 
 @dataclass(frozen=True)
@@ -78,7 +93,7 @@ class Where:
         return found
 
 
-def lost_walkers(where: Where, before: Array, moved: Array, told: Array, suspects: Flags) -> DivergedError | None:
+def lost_walkers(where: Where, before: Array, moved: Array, told: Array, suspects: Array) -> DivergedError | None:
     """Return the error that names the walkers that a lag lost, or None if there are none.
 
     Parameters
@@ -92,21 +107,24 @@ def lost_walkers(where: Where, before: Array, moved: Array, told: Array, suspect
     suspects
         (n,), whose energies have to be looked at.
     """
-    coordinates: Flags = np.asarray(np.isfinite(moved).all(axis=(1, 2)))
-    weights: Flags = np.asarray(np.isfinite(told.reshape(len(moved), -1)).all(axis=1))
-    lost: Flags = ~(coordinates & weights)
-    energies: Array = np.zeros(len(moved))
-    rows = np.flatnonzero(suspects & ~lost)
+    coordinates, weights = _finite(moved), _finite(told)
+    lost, energies = ~(coordinates & weights), np.zeros(len(moved))
+    rows = [int(i) for i in np.flatnonzero(suspects) if not lost[i]]
     if len(rows):
         energies[rows] = where.energies(moved[rows])
     lost |= ~np.isfinite(energies)
     if not lost.any():
         return None
     first = int(np.flatnonzero(lost)[0])
-    kinds = {"coordinates": ~coordinates, "weights": coordinates & ~weights, "energies": ~np.isfinite(energies)}
+    kinds = {"coordinates": ~coordinates, "weights": coordinates & ~weights, "energies": ~_finite(energies)}
     have = " or ".join(name for name, who in kinds.items() if who.any())
     text = f"{int(lost.sum())} of {len(moved)} walkers have {have} that are not finite (first: walker {first}); "
     return DivergedError(text + _reason(where, before[first], moved[first]))
+
+
+def _finite(arrays: Array) -> NDArray[np.bool_]:
+    """Return whether all numbers of each of (n, ...) are finite."""
+    return np.asarray(np.isfinite(arrays).all(axis=tuple(range(1, arrays.ndim))))
 
 
 def _reason(where: Where, before: Array, moved: Array) -> str:
@@ -120,7 +138,7 @@ def _reason(where: Where, before: Array, moved: Array) -> str:
         if x is None:
             repeats = "repeats of the lag with other noise stayed finite"
             return f"{repeats}: look at the potential about {_described(problem, before)}, or shorten the time step"
-        if np.abs(x - before).max() > FAR:
+        if np.abs(x - problem.positions).max() > FAR:
             return too_long
         step, noise = np.abs(x - last).max(), np.sqrt(2.0 * problem.kT * problem.mobility().max())
         if x is not moved and step > LONG_STEP * noise:

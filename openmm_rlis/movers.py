@@ -94,6 +94,7 @@ class Program:
         hold = 1 if bias is None else bias.hold_steps
         self._integrator = brownian(problem.timestep, problem.lag_steps, hold, kind == "biased", kind == "noise")
         self._context: openmm.Context | None = None
+        self._still: openmm.Context | None = None
 
     def seed(self, seed: int) -> None:
         """Start a new random stream; on the Reference platform it is one for all Contexts of the process."""
@@ -128,7 +129,11 @@ class Program:
 
     def energy(self) -> float:
         """See `Mover.energy`."""
-        return _energy(self._context)
+        # Not in the own Context: with the energy it tells the kinetic one, for which it draws random numbers.
+        if self._still is None:
+            self._still = packed_context(self.problem, self.size, openmm.VerletIntegrator(0.001), self._platform, None)
+        self._still.setPositions(self.reached().reshape(-1, 3))
+        return _energy(self._still)
 
     def reached(self) -> Array:
         """See `Mover.reached`."""
@@ -218,8 +223,7 @@ class Stepper:
         return forces[:n]
 
 
-def _energy(context: openmm.Context | None) -> float:
-    assert context is not None
+def _energy(context: openmm.Context) -> float:
     return float(context.getState(getEnergy=True, groups=SYSTEM_GROUPS).getPotentialEnergy()._value)
 
 

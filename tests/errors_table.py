@@ -401,7 +401,7 @@ def spoiled_frames(store: RunDirectory) -> None:
     np.asarray(store.read_round("flux", 0).trees[0].positions[0])
 
 
-def early(folder: Path) -> Path:
+def first_version(folder: Path) -> Path:
     """Return a run directory as the first version made it, without `excursion_lags`."""
     fresh = RunDirectory.open(folder / "fresh")
     settings = {name: value for name, value in fresh.config["settings"].items() if name != "excursion_lags"}
@@ -722,7 +722,7 @@ SECTIONS: dict[str, tuple[Row, ...]] = {
     "Run directory": (
         row("directory: expected <size> of room for a round, got <size> free; choose another disk", "the disk is full; nothing was written", "make room, or name a directory on another disk", lambda f: check_room(f / "NEW", 10**9, 10**9)),
         row("directory: expected a new or empty directory, got <what>; <fix>", "a run is never written over", "name another directory, or resume", "run double_well --out fresh", "run double_well --out occupied", "run double_well --out own.yaml"),
-        row("directory: expected a run of this version, got one made before walks counted the time of long excursions, whose rounds cannot be added to others; start a new run; results can still be read", "the run was made by the first version", "start a new run; `report` and `export` read the old one", lambda f: sampler.resume(early(f))),
+        row("directory: expected a run of this version, got one made before walks counted the time of long excursions, whose rounds cannot be added to others; start a new run; results can still be read", "the run was made by the first version", "start a new run; `report` and `export` read the old one", lambda f: sampler.resume(first_version(f))),
         row("directory: expected a run directory, got <directory>, which has no manifest.json; check the path", "no run stands there", "check the path", "report occupied"),
         row("<file>: expected format version <n>, got <n>; use the release that wrote this run", "another version of this program wrote it", "install that release", lambda f: ["verify", str(sealed(f, {"format_version": 99}))]),
         row("<file> is damaged: it is not a manifest", "a manifest was changed or cut", "restore the directory from a copy", lambda f: ["verify", str(damaged(f, "manifest.json", b""))]),

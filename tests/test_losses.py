@@ -139,6 +139,9 @@ def test_a_bias_that_is_nan_is_named() -> None:
     ("energy", "expected"),
     [
         ("8*(x^2-1)^2 + x^-12 + (x+2)^(-6) + x^ 3", False),
+        ("max(0, sqrt((x-y)^2 + z^2) - 2)^2 + sqrt( x^2)", False),
+        ("sqrt((x-1)^2 - y^2)", True),
+        ("sqrt(x^2+y)", True),
         ("exp(logic*x)/x", False),
         ("x*a; a=log(x)", True),
         ("ceil (x)", True),
@@ -170,6 +173,23 @@ def test_no_other_function_of_openmm_hides_that_it_is_nan() -> None:
             hidden.add(name)
             assert energy_may_fail(particles(f"{name}(x)")), name
     assert hidden == {"log", "floor", "ceil"}
+
+
+@pytest.mark.parametrize("platform", ["Reference", "CPU"])
+@pytest.mark.parametrize("n", [10, 300, 2500])
+def test_looking_at_energies_changes_no_bit(n: int, platform: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In a program and in a stepper: a Context that is asked for its energy may draw random numbers."""
+    problem, walks = problem_of(particles(f"{WELL} - 0.01*log(x+50)")), []
+    for looks in (True, False):
+        monkeypatch.setattr(engine, "energy_may_fail", lambda _, looks=looks: looks)
+        walker = Engine(problem, platform=platform)
+        walker.reseed(np.random.default_rng(1))
+        x = np.repeat(problem.positions[None], n, axis=0)
+        for _ in range(3):
+            x, _ = walker.propagate(x)
+            x, _ = walker.propagate_with_noise(x)
+        walks.append(x)
+    np.testing.assert_array_equal(*walks)
 
 
 def test_one_step_into_the_void_is_no_arrival() -> None:
@@ -209,13 +229,9 @@ def hollow(x: torch.Tensor) -> torch.Tensor:
 
 def test_a_feature_that_is_nan_somewhere_ends_the_run(tmp_path: Path) -> None:
     ball = Region.ball(hollow, [np.sqrt(-1.0 - EDGE)], 0.2, "A")
-    with pytest.raises(
-        DivergedError, match=r"flux: feature of region A: expected .*, got NaN .* for \d+ of"
-    ):
+    with pytest.raises(DivergedError, match=r"flux: feature of region A: expected .*, got NaN .* for \d+ of"):
         sampler.brute(problem_of(particles(WELL), source=ball), tmp_path / "run", max_seconds=60.0)
-    with pytest.raises(
-        DivergedError, match=r"start: features in region A: expected .*, got NaN .* for \d+ of"
-    ):
+    with pytest.raises(DivergedError, match=r"start: features in region A: expected .*, got NaN .* for \d+ of"):
         sampler.run(problem_of(particles(WELL), features=hollow), tmp_path / "other", max_seconds=60.0)
 
 
@@ -225,9 +241,7 @@ def test_a_core_does_not_take_nan_for_outside() -> None:
     core = problem.source.part(problem.features, np.zeros(1), np.ones(1), 1.0)
     assert core.contains(x[[0, 2]]).tolist() == [True, False]
     for look in (lambda: core.contains(x), lambda: Distances(problem, 1)(x, np.array([True, True, False]))):
-        with pytest.raises(
-            NotFiniteError, match=r"1 of 2 walkers \(first: walker 1, particle 0 at \(-1.45, 0, 0\)"
-        ):
+        with pytest.raises(NotFiniteError, match=r"1 of 2 walkers \(first: walker 1, particle 0 at \(-1.45, 0, 0\)"):
             look()
 
 

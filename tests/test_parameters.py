@@ -135,6 +135,7 @@ def test_the_reciprocal_part_of_a_force_in_another_group_acts() -> None:
         np.testing.assert_allclose(x[0, :, 0] - problem.positions[:, 0], expected, rtol=1e-3)
 
 
+@pytest.mark.slow
 def test_the_rate_does_not_depend_on_the_name_of_a_parameter(tmp_path: Path) -> None:
     """To the digit; brute force."""
     rates = set()
