@@ -283,8 +283,11 @@ def _in_balls(balls: Sequence[Region], x: Tensor) -> NDArray[np.bool_]:
         values: NDArray[np.float64] = feature(x).numpy()
     difference = values[:, None] - torch.stack(centers).numpy()
     distances = np.sqrt(np.einsum("ijk,ijk->ij", difference, difference))
-    if not np.isfinite(distances).all():
-        raise bad_input(f"feature of region {balls[0].name}", "finite values", "NaN or infinity")
+    bad = np.flatnonzero(~np.isfinite(distances).all(axis=1))
+    if len(bad):
+        atom = ", ".join(f"{coordinate:.4g}" for coordinate in x[bad[0], 0].tolist())
+        got = f"NaN or infinity for {len(bad)} of {len(x)} structures (the first has atom 0 at {atom} nm)"
+        raise bad_input(f"feature of region {balls[0].name}", "finite values", got)
     inside: NDArray[np.bool_] = distances <= [ball.radius for ball in balls]
     return inside
 

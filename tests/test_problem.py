@@ -228,7 +228,8 @@ def test_bad_regions_and_features_are_refused(argument: str, changes: dict[str, 
 def test_features_that_turn_nan_on_the_way_are_named() -> None:
     problem = make(source=Region.ball(lambda x: torch.log(-x[:, :1, 0]), [0.0], 0.5))
     x = np.stack([START, -START])
-    with pytest.raises(InputError, match=r"^feature of region A: expected finite values, got NaN or infinity$"):
+    where = r"NaN or infinity for 1 of 2 structures \(the first has atom 0 at [-0-9., ]* nm\)$"
+    with pytest.raises(InputError, match=rf"^feature of region A: expected finite values, got {where}"):
         problem.label(x)
 
 
