@@ -689,6 +689,9 @@ def _() -> str:
     class Foreign:
         magnitude, units = 5.0, "femtosecond"
 
+        def __repr__(self) -> str:
+            return "<5 femtosecond of another library>"
+
     return same_walk(well(timestep=Foreign()))
 
 
