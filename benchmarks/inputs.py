@@ -69,6 +69,10 @@ class RefusedError(Exception):
     """The command line refused an input in one line and left nothing."""
 
 
+class StoppedError(RefusedError):
+    """A run met on its way what no check before it can know, and said so in one line; its directory is kept."""
+
+
 def command(*words: object, fine: tuple[int, ...] = (0, 3)) -> str:
     """Return what a command line printed; raises if it refused its input, or did anything else but run."""
     out, err = io.StringIO(), io.StringIO()
@@ -390,7 +394,7 @@ def _() -> str:
 
 @case("openmm/openmm #3435", "Hydrogens so heavy that a carbon is left with a negative mass")
 def _() -> str:
-    return right_rate(well(particle(ENERGY, mass=-3.0)[0]))
+    return only_refused(well(particle(ENERGY, mass=-3.0)[0]), "masses are negative")
 
 
 @case("openmm/openmm #4520", "Masses and friction in Brownian dynamics: mass 8 at friction 1/8 is mass 1 at friction 1")
@@ -629,7 +633,11 @@ def _() -> str:
         return torch.sqrt(0.9 - x[:, 0, :1])
 
     target = Region.ball(broken, [0.0], 0.3, "B")
-    return right_rate(well(source=Region.ball(broken, [2.0], 0.73, "A"), target=target))
+    try:
+        return right_rate(well(source=Region.ball(broken, [2.0], 0.73, "A"), target=target))
+    except RlisError as error:  # no check before the start can know it
+        assert "of 512 structures" in str(error) or "of 500 structures" in str(error), str(error)
+        raise StoppedError(f"{error} (during the run)") from None
 
 
 @case("openpathsampling/openpathsampling #1115", "Numbers as NumPy scalars and arrays without dimensions")
@@ -681,6 +689,9 @@ def _() -> str:
     class Foreign:
         magnitude, units = 5.0, "femtosecond"
 
+        def __repr__(self) -> str:
+            return "<5 femtosecond of another library>"
+
     return same_walk(well(timestep=Foreign()))
 
 
@@ -708,8 +719,8 @@ def _() -> str:
 @case("infretis/infretis #162", "A finished run continued with another target")
 def _() -> str:
     first = rlis.brute(LINE.problem(), "run", seed=2, target_relative_error=0.3, max_force_evaluations=20_000_000)
-    more = rlis.resume("run", LINE.problem(), target_relative_error=0.06)
-    assert more.n_rounds > first.n_rounds or more.rate.relative_error <= 0.06, "nothing was added"
+    more = rlis.resume("run", LINE.problem(), target_relative_error=0.012)
+    assert more.n_rounds > first.n_rounds, "nothing was added"
     return f"{first.n_rounds} rounds, then {more.n_rounds}: " + near(more.rate, LINE.chain.endless.rate)
 
 
@@ -727,7 +738,7 @@ def _() -> str:
 def _() -> str:
     rates = []
     for i, seed in enumerate((0, 0, np.int64(3))):
-        goal = {"seed": seed, "target_relative_error": 0.3, "max_force_evaluations": 2_000_000}
+        goal = {"seed": seed, "target_relative_error": 0.3, "max_force_evaluations": 20_000_000}
         rates.append(rlis.brute(LINE.problem(), f"run{i}", **goal).rate)
     assert rates[0] == rates[1] != rates[2], f"{rates}"
     return "seed 0 twice the same rate, seed 3 another"
@@ -753,13 +764,15 @@ def _() -> str:
     Path("link").symlink_to(folder, target_is_directory=True)
     config = own()
     command("brute", config, "--out", "link/Lauf 1", "--max-time", "0.1")
-    for path in [*Path().glob("chain.*"), *Path().glob("*.pdb"), config]:
+    for path in {*Path().glob("chain.*"), *Path().glob("*.pdb"), config}:
         path.unlink()
     (folder / "Lauf 1").rename(folder / "Lauf zwei")
     command("resume", "link/Lauf zwei", "--max-time", "0.2")
-    command("report", "link/Lauf zwei", "--no-figures")
-    assert "Lauf zwei" in (folder / "Lauf zwei" / "report.html").read_text() or folder.exists()
-    return "resumed and reported where it is now"
+    told = command("status", "link/Lauf zwei")
+    assert "stopped by max_seconds" in told, told
+    problem = rlis.load("link/Lauf zwei").problem
+    assert np.allclose(problem.positions, MAKE["chain"](180.0), atol=1e-4), "positions differ"
+    return "resumed, its status and its structure read, where it is now"
 
 
 @case("openpathsampling/openpathsampling #411", "Three states in a row, the third on the other side: A to B without D")
@@ -781,6 +794,7 @@ def tried(function: Case, out: Any) -> None:
             found = function(), "accepted and right"
         except (RefusedError, RlisError) as error:
             text, left = str(error), [name for name in ("new", "run") if Path(name).exists()]
+            left = [] if isinstance(error, StoppedError) else left
             found = (
                 (text, "refused in one line") if "\n" not in text and not left else (f"{text} (left {left})", "broken")
             )

@@ -38,8 +38,9 @@ WALKERS, FEW_WALKERS, LAGS = 32, 4, 8
 """Walkers in one Context, or one after another, and lags of each."""
 SECONDS = 20.0
 """Wall time after which no further lag is begun."""
-SPREAD = 4.0
-"""Width over standard deviation: a walker that forgets where it was within a lag moves sqrt(2)/4 of the width."""
+SPREAD = 4.15
+"""Width over standard deviation: a walker that forgets where it was within a lag moves sqrt(2) standard deviations, a
+little more than a third of this; after three relaxation times nearly that."""
 
 
 @dataclass(frozen=True)
