@@ -58,3 +58,7 @@ def bad_input(argument: str, expected: str, got: object, fix: str = "") -> Input
     """
     text = f"{argument}: expected {expected}, got {got}" + (f"; {fix}" if fix else "")
     return InputError(" ".join(line.strip() for line in text.splitlines()))
+
+
+class StartNote(UserWarning):
+    """Something that is worth knowing before a run starts; the run is right without an answer."""

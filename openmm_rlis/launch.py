@@ -15,6 +15,7 @@ import shutil
 import subprocess
 import sys
 import threading
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from functools import partial
@@ -28,7 +29,7 @@ from pydantic.errors import PydanticSchemaGenerationError
 from .config import DIRECTIONS, RunConfig
 from .console import Display, Snapshot, make_display
 from .creation import INPUTS, missing, remove_empty
-from .errors import InputError, RlisError, StorageError, bad_input
+from .errors import InputError, RlisError, StartNote, StorageError, bad_input
 from .own import OwnSystem
 from .sections import unknown_name
 
@@ -113,6 +114,8 @@ def start(config: RunConfig, directory: Path) -> int:
     InputError
         Bad option, or a directory that is not empty; nothing has been written then.
     """
+    if _CHILD in os.environ:  # what there is to note of the start the parent has said
+        warnings.simplefilter("ignore", StartNote)
     if not config.both:
         build_first = build(config)
         return _watched(directory, lambda report: _sample(config, build_first, directory, report))
@@ -132,7 +135,9 @@ def start(config: RunConfig, directory: Path) -> int:
 
             config = config.with_system(copied(config.system, directory))
         config.to_yaml(directory / "config.yaml")
-        status = _both(config.located(directory), directory, {})
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", StartNote)  # they have been shown
+            status = _both(config.located(directory), directory, {})
     except Exception:
         _remove_unless_begun(directory, made)
         raise

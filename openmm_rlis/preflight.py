@@ -23,7 +23,7 @@ from scipy.spatial import cKDTree
 
 from . import contacts, features
 from .disk import size_text
-from .errors import InputError, bad_input
+from .errors import InputError, StartNote, bad_input
 from .features import CallableFeature, evaluate
 from .movers import open_context
 from .problem import Problem
@@ -136,7 +136,7 @@ def _check_timestep(problem: Problem, forces: Forces) -> None:
         said = (
             f"the variance of the stiffest mode ({where}) is {1.0 / max(1.0 - k / 2.0, 1e-3):.2g} times the exact one"
         )
-        warnings.warn(f"timestep: with {given} {said}; with {shorter} 1.1 times", stacklevel=4)
+        warnings.warn(f"timestep: with {given} {said}; with {shorter} 1.1 times", StartNote, stacklevel=4)
 
 
 def _longer_steps(problem: Problem, mode: Mode) -> str:
@@ -176,7 +176,7 @@ def _note_images(problem: Problem, cell: Array) -> None:
     if told:
         said = f"periodic System: {', '.join(told)} changed when molecules were moved by box vectors"
         fix = "take features of this package, or the nearest image in yours, unless this is what you want"
-        warnings.warn(f"{said}. Walkers are never wrapped: {fix}", stacklevel=4)
+        warnings.warn(f"{said}. Walkers are never wrapped: {fix}", StartNote, stacklevel=4)
 
 
 def _values(region: Region) -> Callable[[Array], Array]:
