@@ -69,3 +69,7 @@ def lost_in(stage: str, error: RlisError, directory: object) -> DivergedError:
     """Return the error of a run that lost walkers in a stage; they are not made up for, so no rate comes of it."""
     again = "resuming it ends here again: mend this, and start a new run"
     return DivergedError(f"{stage}: {error}; the run in {directory} ends without a rate, and {again}")
+
+
+class StartNote(UserWarning):
+    """Something that is worth knowing before a run starts; the run is right without an answer."""

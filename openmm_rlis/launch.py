@@ -15,6 +15,7 @@ import shutil
 import subprocess
 import sys
 import threading
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from functools import partial
@@ -30,7 +31,7 @@ from .config import DIRECTIONS, RunConfig
 from .console import Display, Snapshot, make_display
 from .creation import INPUTS, missing, remove_empty
 from .directions import holds_run, is_parent, join_results, run_directories
-from .errors import InputError, RlisError, StorageError, bad_input
+from .errors import InputError, RlisError, StartNote, StorageError, bad_input
 from .own import OwnSystem
 from .sections import unknown_name
 
@@ -119,6 +120,8 @@ def start(config: RunConfig, directory: Path, trusted: bool = False) -> int:
     InputError
         Bad option, or a directory that is not empty; nothing has been written then.
     """
+    if _CHILD in os.environ:  # what there is to note of the start the parent has said
+        warnings.simplefilter("ignore", StartNote)
     if not config.both:
         build_first = build(config, trusted)
         return _watched(directory, lambda report: _sample(config, build_first, directory, report))
@@ -135,7 +138,9 @@ def start(config: RunConfig, directory: Path, trusted: bool = False) -> int:
             checksums.cover(directory, [str(path) for path in own.files().values()])
             config = config.with_system(own)
         checksums.replace_covered(directory / "config.yaml", config.to_yaml)
-        status = _both(config.located(directory), directory, {}, trusted)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", StartNote)  # they have been shown
+            status = _both(config.located(directory), directory, {}, trusted)
     except Exception:
         _remove_unless_begun(directory, made)
         raise

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 
 import openmm
 
-from .errors import InputError, bad_input
+from .errors import InputError, StartNote, bad_input
 
 CENTRE = "CMMotionRemover"
 _NOT_A_POTENTIAL = {
@@ -90,5 +90,6 @@ def _without(system: openmm.System, forces: list[int]) -> openmm.System:
     copy: openmm.System = openmm.XmlSerializer.clone(system)
     for i in reversed(forces):
         copy.removeForce(i)
-    warnings.warn(f"system: its {CENTRE} is left out: Brownian dynamics has no velocities to remove", stacklevel=4)
+    said = f"system: its {CENTRE} is left out: Brownian dynamics has no velocities to remove"
+    warnings.warn(said, StartNote, stacklevel=4)
     return copy

@@ -23,7 +23,7 @@ from scipy.spatial import cKDTree
 
 from . import contacts, features
 from .disk import size_text
-from .errors import InputError, bad_input
+from .errors import InputError, StartNote, bad_input
 from .features import CallableFeature, evaluate
 from .movers import open_context
 from .problem import Problem
@@ -34,6 +34,8 @@ Array = NDArray[np.float64]
 UNSTABLE, CAUTION, ADVISED = 2.0, 1.0, 1.6
 """Eigenvalues of the scaled curvature: steps diverge above the first, are noted above the second; the time step that a
 message proposes has the third."""
+LIGHT = 1.5
+"""Atoms of less mass than this, in Da, are hydrogens that can be made heavier."""
 _OURS = (contacts.__name__, features.__name__, Box.__module__, "torch.nn.modules.container")
 TOO_CLOSE = 0.05
 """Two atoms nearer than this, in nm, are named where forces are not finite or the step cannot bring them apart."""
@@ -113,27 +115,35 @@ def _refused(error: Exception) -> InputError:
 
 
 def _check_timestep(problem: Problem, forces: Forces) -> None:
-    """Refuse a time step that the stiffest mode at the start, or where the start relaxes to, does not bear."""
+    """Refuse or note a time step that the stiffest mode where the start relaxes to does not bear."""
     mobility, start = problem.mobility(), problem.positions
     mode = stiffest_mode(forces, start, mobility, problem.kT)
-    if mode.eigenvalue > UNSTABLE:
-        # Strained structures are stiffer than those that a run visits, so the verdict is that of the relaxed one.
-        there = relaxed(forces, start, mobility, mode.eigenvalue)
-        rested = stiffest_mode(forces, there, mobility, problem.kT)
-        if rested.eigenvalue <= UNSTABLE:
-            if not comes_to_rest(forces, start, mobility, float(np.abs(there - start).max())):
-                got = f"one that steps of {_time(problem.timestep)} tear apart at {_where(problem, mode)}"
-                raise bad_input("positions", "a start structure near a minimum", got + _near(problem), _MINIMIZE)
-            return
-        limit = problem.timestep * ADVISED / rested.eigenvalue
-        expected = f"at most {_time(_rounded_down(limit))} at friction {problem.friction:.4g}/ps"
-        fix = "a larger friction or heavier hydrogens (hydrogenMass) allow longer steps"
-        raise bad_input("timestep", f"{expected} (stiffest {_where(problem, rested)})", _time(problem.timestep), fix)
-    if mode.eigenvalue > CAUTION:
-        factor = 1.0 / max(1.0 - mode.eigenvalue / 2.0, 1e-3)
-        shorter = _time(_rounded_down(0.2 * problem.timestep / mode.eigenvalue))
-        said = f"the variance of the stiffest mode ({_where(problem, mode)}) is {factor:.2g} times the exact one"
-        warnings.warn(f"timestep: with {_time(problem.timestep)} {said}; with {shorter} 1.1 times", stacklevel=4)
+    if mode.eigenvalue <= CAUTION:
+        return
+    # Strained structures are stiffer than those that a run visits, so the verdict is that of the relaxed one.
+    there = relaxed(forces, start, mobility, mode.eigenvalue)
+    rested = stiffest_mode(forces, there, mobility, problem.kT)
+    k, where, given = rested.eigenvalue, _where(problem, rested), _time(problem.timestep)
+    if k > UNSTABLE:
+        longest = _time(_rounded_down(problem.timestep * ADVISED / k))
+        expected = f"at most {longest} at friction {problem.friction:.4g}/ps (stiffest {where})"
+        raise bad_input("timestep", expected, given, _longer_steps(problem, rested))
+    if mode.eigenvalue > UNSTABLE and not comes_to_rest(forces, start, mobility, float(np.abs(there - start).max())):
+        got = f"one that steps of {given} tear apart at {_where(problem, mode)}"
+        raise bad_input("positions", "a start structure near a minimum", got + _near(problem), _MINIMIZE)
+    if k > CAUTION:
+        shorter = _time(_rounded_down(0.2 * problem.timestep / k))
+        said = (
+            f"the variance of the stiffest mode ({where}) is {1.0 / max(1.0 - k / 2.0, 1e-3):.2g} times the exact one"
+        )
+        warnings.warn(f"timestep: with {given} {said}; with {shorter} 1.1 times", StartNote, stacklevel=4)
+
+
+def _longer_steps(problem: Problem, mode: Mode) -> str:
+    atom = int((mode.displacements**2).sum(axis=1).argmax())
+    light = problem.system.getParticleMass(atom)._value < LIGHT
+    more = " and heavier hydrogens (hydrogenMass) allow" if light else " allows"
+    return f"a larger friction{more} longer steps"
 
 
 def _check_regions_move(problem: Problem) -> None:
@@ -166,7 +176,7 @@ def _note_images(problem: Problem, cell: Array) -> None:
     if told:
         said = f"periodic System: {', '.join(told)} changed when molecules were moved by box vectors"
         fix = "take features of this package, or the nearest image in yours, unless this is what you want"
-        warnings.warn(f"{said}. Walkers are never wrapped: {fix}", stacklevel=4)
+        warnings.warn(f"{said}. Walkers are never wrapped: {fix}", StartNote, stacklevel=4)
 
 
 def _values(region: Region) -> Callable[[Array], Array]:
@@ -248,7 +258,7 @@ def _near(problem: Problem) -> str:
 
 
 def _time(ps: float) -> str:
-    return f"{ps * 1000.0:.3g} fs"
+    return f"{ps:.3g} ps" if ps >= 1.0 else f"{ps * 1000.0:.3g} fs"
 
 
 def _rounded_down(x: float) -> float:

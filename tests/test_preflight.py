@@ -335,3 +335,20 @@ def test_the_command_line_leaves_nothing_behind(
     assert status == 2 and err.startswith("error: timestep: expected at most") and err.count("\n") == 1
     assert [path.name for path in tmp_path.iterdir()] == ["inputs"]
     assert sorted(path.name for path in folder.iterdir()) == before
+
+
+@pytest.mark.parametrize("begun", [False, True])
+def test_both_directions_that_failed_leave_what_can_be_resumed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, begun: bool
+) -> None:
+    """If neither direction has begun nothing is left, or else the command could not be given again."""
+
+    def fail(config: Any, directory: Path, limits: Any) -> int:
+        if begun:
+            (directory / "forward").mkdir()
+        return 1
+
+    monkeypatch.setattr("openmm_rlis.launch._both", fail)
+    assert cli.execute(["run", "double_well", "--both", "--out", str(tmp_path / "a" / "out")]) == 1
+    left = sorted(str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*"))
+    assert left == (["a", "a/out", "a/out/config.yaml", "a/out/forward"] if begun else [])
