@@ -31,6 +31,8 @@ Array = NDArray[np.float64]
 FALSE_ALARM = 0.002
 NOT_OF_THE_ERROR = ("rounds", "settled", "ended", "thinned_share", "late_share")
 """Checks whose alarm more paths do not help."""
+ROUNDING = 1e-9
+"""Differences of times below this share of them are none."""
 MOST_LATE = 0.1
 """Share of the time in state A in excursions beyond `settings.excursion_lags`, above which a person is told."""
 FEWEST_EXITS = 20
@@ -70,12 +72,6 @@ class Production:
     def rounds(self) -> tuple[Array, Array]:
         """Transitions and time of every round and batch, both (n_rounds, n_batches)."""
         return self.transitions, self.time
-
-    @property
-    def residuals(self) -> Array:
-        """Transitions less those that the rate of the whole run foresees for the time, (n_rounds, n_batches)."""
-        total = float(self.time.sum())
-        return self.transitions - (float(self.transitions.sum()) / total if total > 0.0 else 0.0) * self.time
 
     @property
     def n_rounds(self) -> int:
@@ -122,7 +118,7 @@ def measure(found: Production) -> dict[str, float]:
         "batch_tail_index": tail_index(np.log(k[k > 0])),
         "largest_batch_share": float(k.max() / k.sum()) if k.sum() > 0 else float("nan"),
         "defence_score": _defence(found),
-        "batch_halves_score": _halves(*(found.residuals.sum(0)[half::2] for half in (0, 1))),
+        "batch_halves_score": _halves(*(_residuals(k, found.totals.time)[half::2] for half in (0, 1))),
         "round_halves_score": _rounds(found),
         "inside_halves_score": _inside(found),
         "control_score": _control(found),
@@ -292,15 +288,24 @@ def _rounds(found: Production) -> float:
     half = found.n_rounds // 2
     if half == 0 or np.count_nonzero(found.root_weights) < FEWEST_ROOTS:
         return float("nan")
-    return _score(found.residuals[:half].mean(0) - found.residuals[-half:].mean(0))
+    residuals = _residuals(found.transitions, found.time)
+    return _score(residuals[:half].mean(0) - residuals[-half:].mean(0))
 
 
 def _inside(found: Production) -> float:
     half, total = found.n_rounds // 2, float(found.time.sum())
     if half == 0 or not np.isfinite(found.inside).all() or total <= 0.0:
         return float("nan")
-    residuals = found.inside - found.inside.sum() / total * found.time
+    residuals = _residuals(found.inside, found.time)
+    if np.abs(residuals).max() < ROUNDING * total / found.time.size:
+        return float("nan")
     return _score(residuals[:half].mean(0) - residuals[-half:].mean(0))
+
+
+def _residuals(sums: Array, time: Array) -> Array:
+    """Return what is seen less what all of it together foresees for the time; arrays of one shape."""
+    total = float(time.sum())
+    return np.asarray(sums - (float(sums.sum()) / total if total > 0.0 else 0.0) * time)
 
 
 def _halves(a: Array, b: Array) -> float:
