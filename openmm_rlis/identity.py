@@ -332,9 +332,12 @@ def _witnesses(run: RunDirectory, n_regions: int) -> Iterator[tuple[int, Array, 
             stored = run.read_round(stage, index)
             arrays = stored.arrays
             if "state/positions" in arrays:
-                x, outside = arrays["state/positions"], arrays["state/outside"]
-                yield 1, x, 1.0 - outside
-                yield 1, arrays["state/last_in_source"], np.ones(len(outside))
+                x, outside = arrays["state/positions"], np.nan if has_core else 0.0  # who is not in the core may be in A
+                if "state/away" in arrays:
+                    yield 1, x, np.where(arrays["state/away"] == 0, 1.0, outside)
+                else:  # of early runs
+                    yield 1, x, 1.0 - arrays["state/outside"]
+                yield 1, arrays["state/last_in_source"], np.ones(len(x))
                 for code in range(2, n_regions + 1):
                     yield code, x, np.zeros(len(x))
             if "exits" in arrays and "priors" in arrays:
