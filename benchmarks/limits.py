@@ -29,8 +29,8 @@ from test_oracles_2d import wells
 RECORDS = RESULTS / "limits.jsonl"
 CASES: dict[str, tuple[str, dict[str, Any], int]] = {
     "double well": ("double_well", {}, 6_000_000),
-    "triple well, beta 3": ("triple_well", {"beta": 3.0}, 6_500_000),
-    "triple well, beta 4": ("triple_well", {"beta": 4.0}, 8_000_000),
+    "triple well, beta 3": ("triple_well", {"beta": 3.0}, 9_000_000),
+    "triple well, beta 4": ("triple_well", {"beta": 4.0}, 10_000_000),
 }
 
 

@@ -332,7 +332,8 @@ def _witnesses(run: RunDirectory, n_regions: int) -> Iterator[tuple[int, Array, 
             stored = run.read_round(stage, index)
             arrays = stored.arrays
             if "state/positions" in arrays:
-                x, outside = arrays["state/positions"], np.nan if has_core else 0.0  # who is not in the core may be in A
+                x = arrays["state/positions"]
+                outside = np.nan if has_core else 0.0  # who is not in the core may be in A
                 if "state/away" in arrays:
                     yield 1, x, np.where(arrays["state/away"] == 0, 1.0, outside)
                 else:  # of early runs

@@ -20,6 +20,7 @@ from test_flux import LIVELY, z_score
 
 import openmm_rlis as rlis
 from openmm_rlis import views
+from openmm_rlis.basin import run_basin, start_state
 from openmm_rlis.branching import Window
 from openmm_rlis.config import Settings
 from openmm_rlis.core import LAGS_PER_EXIT, Core, Distances, exit_rate
@@ -33,7 +34,7 @@ from openmm_rlis.storage import RunDirectory
 from openmm_rlis.trees import PathTree
 from openmm_rlis.walk import Roots, Walk, walk
 
-SIGMAS = 4.5
+SIGMAS, LONGEST = 4.5, 10
 N_REPLICAS = 512
 # Of (-0.75, 0.5): restarts are at its ends.
 CORE = replace(LIVELY, source=(-0.25, 0.1))
@@ -91,11 +92,13 @@ def test_exits_lie_outside_the_core(run: FluxRun) -> None:
 
 
 @pytest.fixture(scope="module")
-def walked(run: FluxRun) -> tuple[FluxRun, Walk]:
-    """Walks from all exits, by a V that knows nothing, so that they split and meet roulette."""
+def walked() -> tuple[FluxRun, Walk]:
+    """Walks from all exits of a basin simulation, by a V that knows nothing, so that they split and play roulette."""
     problem = inner(LIVELY.problem())
     engine = Engine(problem, 512)
     engine.reseed(np.random.default_rng(2))
+    relaxed = run_basin(engine, start_state(problem, N_REPLICAS), 300, LONGEST)
+    run = run_basin(engine, relaxed.state, 600, LONGEST)
 
     def log_value(x: NDArray[np.float64]) -> NDArray[np.float64]:
         return np.asarray(2.0 * np.sin(4.0 * x[:, 0, 0]))
@@ -103,19 +106,26 @@ def walked(run: FluxRun) -> tuple[FluxRun, Walk]:
     n = len(run.exits)
     no = np.zeros(n, dtype=bool)
     roots = Roots(run.exits, run.priors, np.zeros(n), no, no, np.zeros(n, np.int32))
-    return run, walk(engine, log_value, roots, Window(0.3, 1.5), np.random.default_rng(4), frame_stride=7)
+    return run, walk(
+        engine, log_value, roots, Window(0.3, 1.5), np.random.default_rng(4), longest=LONGEST, frame_stride=7
+    )
 
 
-def test_walks_bring_what_the_run_brought(walked: tuple[FluxRun, Walk]) -> None:
+def times(walked: tuple[FluxRun, Walk]) -> NDArray[np.float64]:
+    """The time in state A of each replica, ps."""
     run, done = walked
-    time = run.time / N_REPLICAS
-    assert abs(z_score(replica_sums(run, done.success) / time, LIVELY.chain.endless.rate)) < SIGMAS
-    assert abs(z_score(replica_sums(run, done.success) - run.hits[:, TARGET], 0.0)) < SIGMAS
+    return run.time / N_REPLICAS + LIVELY.chain.lag_time * replica_sums(run, done.excursions.late)
+
+
+def test_walks_bring_the_rate(walked: tuple[FluxRun, Walk]) -> None:
+    run, done = walked
+    expected = LIVELY.chain.endless.rate * times(walked)
+    assert abs(z_score(replica_sums(run, done.success) - expected, 0.0)) < SIGMAS
     assert abs(z_score(replica_sums(run, done.ended - 1.0), 0.0)) < SIGMAS
 
 
 def test_paths_are_those_of_the_whole_of_a(walked: tuple[FluxRun, Walk]) -> None:
-    """As many of each kind as the run saw, from the last place in A to the first one back in a region."""
+    """As many of each kind as in the endless chain, from the last place in A to the first one back in a region."""
     run, done = walked
     paths, problem = done.paths, LIVELY.problem()
     codes = problem.label(np.asarray(paths.positions, dtype=float))
@@ -126,13 +136,13 @@ def test_paths_are_those_of_the_whole_of_a(walked: tuple[FluxRun, Walk]) -> None
     assert (paths.lags[first] == 0).all() and (paths.lags[~first] > paths.lags[paths.parents[~first]]).all()
     second = ~first & (paths.parents >= 0) & first[paths.parents]
     assert (paths.lags[second] == 1).all()  # one lag from the last test in A to the exit
-    weights = np.exp(paths.log_weights)
-    for code in (1, 2, 3):
+    weights, exact = np.exp(paths.log_weights), LIVELY.chain.endless
+    failures = exact.flux - exact.rate - exact.rate_others
+    for code, rate in ((1, failures), (2, exact.rate), (3, exact.rate_others)):
         mine = paths.labels == code
         brought = replica_sums(run, np.bincount(paths.roots[mine], weights[mine], minlength=len(run.exits)))
-        seen = run.n_exits - run.hits[:, 2:].sum(1) if code == 1 else run.hits[:, code]
-        assert seen.sum() > 1000
-        assert abs(z_score(brought - seen, 0.0)) < SIGMAS, code
+        assert brought.sum() > 300
+        assert abs(z_score(brought - rate * times(walked), 0.0)) < SIGMAS, code
 
 
 def test_without_a_core_walks_are_paths(run: FluxRun) -> None:
