@@ -29,7 +29,7 @@ from .weights import effective_sample_size, tail_index
 
 Array = NDArray[np.float64]
 FALSE_ALARM = 0.002
-NOT_OF_THE_ERROR = ("rounds", "settled", "ended", "thinned_share", "late_share")
+NOT_OF_THE_ERROR = ("lost", "rounds", "settled", "ended", "thinned_share", "late_share")
 """Checks whose alarm more paths do not help."""
 ROUNDING = 1e-9
 """Differences of times below this share of them are none."""
@@ -205,6 +205,12 @@ def checks(
     ]  # fmt: skip
     first = [Diagnostic(name, value, expected, text if bad else "") for name, value, expected, bad, text in rows]
     return first + _disagreements(numbers, n) + _value_function(numbers, walked)
+
+
+def lost(message: str) -> Diagnostic:
+    """Return the check that no walker was lost; `message` says how a run ended that lost some, or nothing."""
+    text = f"the run ended because walkers were lost, and its rate must not be used: {message}"
+    return Diagnostic("lost", float(bool(message)), "0", text if message else "")
 
 
 def alarms(found: Production, numbers: dict[str, float], rate: Estimate, ended: Estimate, settled: bool) -> list[str]:

@@ -20,6 +20,7 @@ from typing import Any
 
 from scipy.constants import R as GAS_CONSTANT
 
+from .check_titles import CHECKS, MORE
 from .config import DIRECTIONS
 from .directions import holds_run, is_parent
 from .errors import RlisError
@@ -42,26 +43,6 @@ NUMBERS = {
     "mean_first_passage_time": ("mean first-passage time", "1/k: mean time in the source state per transition.", "ps"),
     "flux": ("flux of exits J", "Exits from the source region per time in the source state.", "/ps"),
     "success_probability": ("success probability P", "Share of exits that reach the target first.", ""),
-}
-CHECKS = {
-    "rounds": ("rounds of production", "Finished ones; without any there is no rate."),
-    "settled": ("run in the source settled", "Whether the exit rate had stopped drifting before production began."),
-    "transitions": ("transitions seen", "Weighted number of transitions in the record; without any there is no rate."),
-    "tail_index": ("tail index", "How slowly the largest root contributions thin out; above 0.7 spread says little."),
-    "largest_root_share": ("largest root", "Share of the transitions in the heaviest root; if much, it is luck."),
-    "largest_batch_share": ("largest batch", "Share of the transitions in the heaviest batch; if much, it is luck."),
-    "ended": ("norm of the weights", "Mean weight of all paths that ended, failures too; its expectation is 1."),
-    "defence_score": ("roulette", "Roots without roulette against the others, in standard errors; needs both kinds."),
-    "batch_halves_score": ("halves of the batches", "Odd against even batches, in standard errors."),
-    "control_score": ("control variate", "Zero on average: what arrived against what is reported, in standard errors."),
-    "round_halves_score": ("halves of the rounds", "Early against late rounds, in standard errors; drift shows here."),
-    "exits_score": ("exits", "The batch whose exit rate is farthest from the others, in standard deviations."),
-    "hidden_share": ("hidden channel", "Transitions that came by where V had all but given them up, as a share."),
-    "thinned_share": ("cap on walkers", "Share of roots whose walkers came to the cap: V far too large somewhere."),
-}
-MORE = {
-    "ess": ("effective sample size", "How many equally heavy successful roots would be as good."),
-    "batch_tail_index": ("tail index of batches", "As the tail index, for batches; known from many batches on."),
 }
 STOPPED = {
     "max_force_evaluations": ("was stopped by its limit on force evaluations", " --max-evals N"),
@@ -209,6 +190,8 @@ def _ending(run: RunData, stopped: str) -> str:
     asked = f" (an error of {percent(float(target))})" if target is not None else ""
     if stopped == "target":
         return f"The run reached its target{asked}."
+    if stopped == "lost":
+        return "The run ended because walkers were lost: its rate must not be used."
     more = "the rate is valid, its error larger than was asked for" if len(run.time) else "nothing can be said yet"
     where = stage(run)
     place = run.loaded.directory.name if run.loaded is not None else "DIR"

@@ -211,7 +211,8 @@ class Result:
         """Every check of the error bar with its verdict, see `openmm_rlis.diagnostics`."""
         settled = all(info.get("settled") is not False for info in self._infos)
         numbers = diagnostics.measure(self._production)
-        return diagnostics.checks(self._production, numbers, self.rate, self.ended, settled)
+        found = diagnostics.checks(self._production, numbers, self.rate, self.ended, settled)
+        return [diagnostics.lost(self._ending("lost", "")), *found]
 
     @cached_property
     def diagnostics(self) -> dict[str, Any]:
@@ -263,9 +264,13 @@ class Result:
 
     @property
     def stopped(self) -> str:
-        """Why the run stopped: target, max_force_evaluations, max_seconds, or running."""
+        """Why the run stopped: target, max_force_evaluations, max_seconds, lost (walkers were), or running."""
+        return self._ending("stopped", "running")
+
+    def _ending(self, name: str, default: str) -> str:
+        """Return a text that the end of the run left in result.json, or `default`."""
         path = self.directory / "result.json"
-        return str(self._run.read_result().get("stopped", "running")) if path.exists() else "running"
+        return str(self._run.read_result().get(name, default)) if path.exists() else default
 
     def to_dict(self) -> dict[str, Any]:
         """Return the content of result.json."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 from typing import Any
@@ -220,6 +221,26 @@ def test_a_run_that_loses_walkers_ends_without_a_rate(
     assert '"lost"' in (tmp_path / "run" / "log.jsonl").read_text()
     with pytest.raises(DivergedError, match=re.escape(said.split(" (first")[0])):
         sampler.resume(tmp_path / "run", problem)
+
+
+def test_a_run_that_loses_walkers_in_production_says_so_wherever_it_is_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    problem = problem_of(particles(WELL))
+    whole = sampler.brute(problem, tmp_path / "run", seed=1, max_force_evaluations=10_000_000, max_seconds=60.0)
+    assert whole.n_rounds > 0
+
+    def fail(self: Any, positions: Any, biased: bool = False) -> Any:
+        raise DivergedError("1 of 512 walkers have coordinates that are not finite")
+
+    monkeypatch.setattr(engine.Engine, "propagate", fail)
+    with pytest.raises(DivergedError):
+        sampler.resume(tmp_path / "run", problem, max_force_evaluations=100_000_000, target_relative_error=0.001)
+    found = sampler.load(tmp_path / "run")
+    stored = json.loads((tmp_path / "run" / "result.json").read_text())
+    for alarms in (found.diagnostics["alarms"], stored["diagnostics"]["alarms"]):
+        assert "its rate must not be used: production" in alarms[0]
+    assert found.stopped == stored["stopped"] == "lost"
 
 
 def hollow(x: torch.Tensor) -> torch.Tensor:
