@@ -23,9 +23,10 @@ from efficiency import CASES, Case, reference
 from importance import one_walk
 from numpy.typing import NDArray
 
+from openmm_rlis.basin import run_basin
 from openmm_rlis.config import Settings
 from openmm_rlis.engine import Engine, one_thread
-from openmm_rlis.flux import FluxRun, run_flux
+from openmm_rlis.flux import FluxRun
 from openmm_rlis.importance import UNTEMPERED, Importance
 from openmm_rlis.pilot import make_engine
 from openmm_rlis.value import ValueFunction
@@ -47,7 +48,7 @@ def flux_budget(case: Case, value: ValueFunction) -> tuple[float, FluxRun]:
     engine.reseed(np.random.default_rng(4))
     n_lags = case.plan.flux_lags
     for _ in range(N_STRETCHES):
-        run = run_flux(engine, state, n_lags)
+        run = run_basin(engine, state, n_lags, Settings().excursion_lags)
         state = run.state
         sums.append(np.bincount(run.replica, np.exp(value.log_value(run.exits)), len(run.n_exits)))
     total = np.concatenate(sums)

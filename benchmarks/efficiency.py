@@ -32,10 +32,11 @@ from numpy.typing import NDArray
 from peers import Score, forward_flux, multilevel_splitting, weighted_ensemble
 
 import openmm_rlis as rlis
+from openmm_rlis.basin import equilibrate
 from openmm_rlis.config import Settings
 from openmm_rlis.core import Core
 from openmm_rlis.engine import Engine, one_thread
-from openmm_rlis.flux import FluxState, equilibrate, run_flux
+from openmm_rlis.flux import FluxState, run_flux
 from openmm_rlis.importance import UNTEMPERED, Importance
 from openmm_rlis.learning import Plan
 from openmm_rlis.names import unprefixed
@@ -90,14 +91,14 @@ class Case:
     @cached_property
     def inner_state(self) -> FluxState:
         """Replicas in equilibrium, for ours."""
-        return settled(self.inner) if self.inner is not self.problem else self.state
+        return settled(self.inner, Settings().excursion_lags)
 
 
-def settled(problem: rlis.Problem) -> FluxState:
-    """Return replicas in equilibrium."""
+def settled(problem: rlis.Problem, longest: int | None = None) -> FluxState:
+    """Return replicas in equilibrium; `longest` as for `equilibrate`."""
     engine = Engine(problem)
     engine.reseed(np.random.default_rng(1))
-    return equilibrate(engine, N_REPEATS * N_REPLICAS)[0].state
+    return equilibrate(engine, N_REPEATS * N_REPLICAS, longest)[0].state
 
 
 @dataclass(frozen=True)
@@ -123,12 +124,12 @@ def ours(
     engine = make_engine(case.inner, settings, None, value)
     guide = (value, case.importance if importance else UNTEMPERED)
     state, begun = case.inner_state, time.monotonic()
-    transitions, duration = np.zeros(N_REPEATS), 0.0
+    transitions, duration = np.zeros(N_REPEATS), np.zeros(N_REPEATS)
     for index in range(N_ROUNDS):
         done = produce(engine, guide, state, settings, case.plan, rng, range(N_REPEATS), range(index, index + 1))[0]
         state = done.state
         transitions += [batch.transitions for batch in done.batches]
-        duration += done.batches[0].time
+        duration += [batch.time for batch in done.batches]
     seconds = time.monotonic() - begun
     return Outcome(transitions / duration, engine.cost.force_evaluations / N_REPEATS, seconds / N_REPEATS)
 

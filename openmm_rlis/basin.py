@@ -42,8 +42,9 @@ NOT_YET = -(2**62)
 """`FluxState.away` of a replica that has not been in the core yet."""
 PERSISTENT = 0.2
 """Correlation between the exits of a replica in two windows in a row, above which windows are too short."""
-STUCK, MANY = 0.005, 20.0
-"""Share of replicas without an exit in a window, above which windows are too short, where the mean number is large."""
+STUCK, INDEPENDENT = 0.005, 8.0
+"""Share of replicas without an exit in a window, above which windows are too short; and the mean number of independent
+exits of a replica from which on chance does not make so many."""
 
 
 def run_basin(engine: Engine, state: FluxState, n_lags: int, longest: int) -> FluxRun:
@@ -106,7 +107,8 @@ def equilibrate(
        foreseen to be `resolution` of the rate at most, so that agreement means something;
     2. replicas that left often in one did not leave often in the other too: their numbers of exits correlate by less
        than `PERSISTENT` (and twice its standard error);
-    3. hardly any replica (a share of `STUCK`) made no exit at all in the window, where the mean is `MANY` at least. A
+    3. hardly any replica (a share of `STUCK`) made no exit at all in the window, where chance alone makes less: exits
+       come in bursts, whose size is variance over mean in the first window, and `INDEPENDENT` bursts are enough. A
        replica in a part of A that it does not leave within a window makes none, long before enough of them are there to
        change the mean; a window of five times the time that they stay is needed before none is left.
 
@@ -129,7 +131,7 @@ def equilibrate(
     InputError
         No replica ever left A.
     """
-    n_lags, before, tells = first_window, np.zeros(n_replicas), False
+    n_lags, before, tells, burst = first_window, np.zeros(n_replicas), False, 1.0
     longest_window = first_window * 2 ** (max_windows - 1)
     if longest is None:
         state, move = initial_state(engine.problem, n_replicas), run_flux
@@ -142,7 +144,9 @@ def equilibrate(
             report(window, len(run.exits) / run.time)
         difference = rates - before
         agrees = tells and abs(difference.mean()) < 2.5 * difference.std(ddof=1) / np.sqrt(n_replicas)
-        stuck = rates.mean() * n_lags >= MANY and np.mean(rates == 0.0) > STUCK
+        if window == 0:
+            burst = max(float(rates.var() * n_lags / max(rates.mean(), 1e-300)), 1.0)
+        stuck = rates.mean() * n_lags >= INDEPENDENT * burst and np.mean(rates == 0.0) > STUCK
         if agrees and not stuck and correlation(before, rates) < PERSISTENT + 2.0 / np.sqrt(n_replicas):
             return run, n_lags, True
         if n_lags == longest_window:

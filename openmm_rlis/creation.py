@@ -13,15 +13,19 @@ import numpy as np
 import yaml
 from numpy.typing import NDArray
 
+from .checksums import CHECKSUMS
 from .disk import FORMAT_VERSION, LOCK, MANIFEST, TMP, file_sha256, fsync_directory, replace, seal, write
-from .errors import bad_input
+from .errors import InputError, bad_input
 
 CREATING = f"{TMP}creating"
 INPUTS = "inputs"
 """Folder for the files that an own system was made from."""
 PROBLEM = "problem.json"
 """What a Problem is known again by, see `identity`."""
-_OWN_FILES = (MANIFEST, "config.yaml", "system.xml", "result.json", "log.jsonl", "value.pt", PROBLEM, CREATING, LOCK)
+_OWN_FILES = (
+    MANIFEST, "config.yaml", "system.xml", "result.json", "log.jsonl", "value.pt", PROBLEM, CREATING, LOCK, CHECKSUMS,
+)  # fmt: skip
+_OWN_FOLDERS = ("spent", "traps")
 _ROOT_FILES = ("config.yaml", "system.xml", "paths/topology.pdb")
 
 
@@ -52,16 +56,17 @@ def clear_unfinished(directory: Path) -> None:
 
 @contextmanager
 def unless_failed(directory: Path, made: Sequence[Path]) -> Iterator[None]:
-    """Remove a run directory that was just created if the run fails before a round is stored.
+    """Remove a run directory that was just created if bad input shows before a round is stored.
 
-    The same command would fail in it, or refuse it. `made` are the folders that were not there before, see `missing`.
+    The same command would fail in it, or refuse it. A run that was interrupted or lost walkers stays: its cost counts,
+    and its log says what happened. `made` are the folders that were not there before, see `missing`.
     """
     try:
         yield
-    except Exception:
+    except InputError:
         stored = {folder.parent.name for folder in directory.glob("rounds/*/[0-9]*")} - {"given"}
         if not stored:
-            for name in ("rounds", "paths", INPUTS):
+            for name in ("rounds", "paths", INPUTS, *_OWN_FOLDERS):
                 shutil.rmtree(directory / name, ignore_errors=True)
             for name in (*_OWN_FILES, *(f"{TMP}{name}" for name in _OWN_FILES)):
                 (directory / name).unlink(missing_ok=True)

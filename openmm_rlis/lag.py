@@ -79,7 +79,7 @@ def warn_of_long_lag(problem: Problem, platform: str | None, deadline: float = m
         except (RlisError, LimitError):  # the run comes to the same place and says it in full
             return ""
     worst = max(found, key=lambda one: one.value)
-    if worst.value <= LIMIT:
+    if not LIMIT < worst.value < math.inf:  # what is not finite the run says in full
         return ""
     advice = _advice(problem, platform, deadline, spread)
     text = (

@@ -173,7 +173,8 @@ def _remove_unless_begun(directory: Path, made: Sequence[Path]) -> None:
     if any((directory / direction).exists() for direction in DIRECTIONS):
         return
     shutil.rmtree(directory / INPUTS, ignore_errors=True)
-    (directory / "config.yaml").unlink(missing_ok=True)
+    for name in ("config.yaml", checksums.CHECKSUMS):
+        (directory / name).unlink(missing_ok=True)
     remove_empty(made)
 
 

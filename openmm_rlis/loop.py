@@ -126,12 +126,9 @@ class Loop:
         return result
 
     def _lost(self, error: RlisError) -> DivergedError:
-        message = f"{self.stage}: {error}"
         self.store.log("lost", stage=self.stage, message=str(error))
         if self.store.stages():  # the rate of the rounds before is that of runs which lost nobody: said with an alarm
-            for _ in range(2):  # the second time with that alarm
-                content = Result(self.store, self.problem).to_dict()
-                self.store.write_result({**content, "stopped": "lost", "lost": message})
+            self.store.write_result({**Result(self.store, self.problem).to_dict(), "stopped": "lost"})
         return lost_in(self.stage, error, self.store.path)
 
     # Stages

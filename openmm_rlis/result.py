@@ -91,7 +91,7 @@ class Result:
 
     @property
     def rate_by_batch(self) -> Array:
-        """The rate of each batch in 1/ps, (n_batches,): transitions over time; `rate` is their mean."""
+        """The rate of each batch in 1/ps, (n_batches,): transitions over time; `rate` is their mean by time."""
         with np.errstate(invalid="ignore"):  # 0/0 without a round: nan
             return np.asarray(self.totals.transitions / self.totals.time)
 
@@ -110,8 +110,10 @@ class Result:
         ]
         history = {"value": np.array([r.value for r in rates]), "standard_error": [r.standard_error for r in rates],
                    "low": [r.interval[0] for r in rates], "high": [r.interval[1] for r in rates]}  # fmt: skip
+        cost = self.cost
+        totals = {"evaluations": cost["force_evaluations"]["total"], "seconds": cost["seconds"]}
         for column, key in (("force_evaluations", "evaluations"), ("seconds", "seconds")):
-            total = sum(float(info.get(key, 0.0)) for info in self._infos)
+            total = float(totals[key])
             own = np.array([float(r.info.get(key, 0.0)) for r in self._produced])
             history[column] = total - own.sum() + np.cumsum(own)
         return {name: np.asarray(values, dtype=float) for name, values in history.items()}
@@ -212,7 +214,7 @@ class Result:
         settled = all(info.get("settled") is not False for info in self._infos)
         numbers = diagnostics.measure(self._production)
         found = diagnostics.checks(self._production, numbers, self.rate, self.ended, settled)
-        return [diagnostics.lost(self._ending("lost", "")), *found]
+        return [diagnostics.lost(self.lost), *found]
 
     @cached_property
     def diagnostics(self) -> dict[str, Any]:
@@ -265,12 +267,15 @@ class Result:
     @property
     def stopped(self) -> str:
         """Why the run stopped: target, max_force_evaluations, max_seconds, lost (walkers were), or running."""
-        return self._ending("stopped", "running")
-
-    def _ending(self, name: str, default: str) -> str:
-        """Return a text that the end of the run left in result.json, or `default`."""
         path = self.directory / "result.json"
-        return str(self._run.read_result().get(name, default)) if path.exists() else default
+        return str(self._run.read_result().get("stopped", "running")) if path.exists() else "running"
+
+    @property
+    def lost(self) -> str:
+        """How the run ended if it lost walkers, from the log; empty if it lost none."""
+        ends = [event for event in self._run.read_log() if event.get("event") in ("lost", "end")]
+        last = ends[-1] if ends else {}
+        return f"{last.get('stage')}: {last.get('message')}" if last.get("event") == "lost" else ""
 
     def to_dict(self) -> dict[str, Any]:
         """Return the content of result.json."""

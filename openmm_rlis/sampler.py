@@ -98,9 +98,9 @@ def run(
     settings = Settings() if settings is None else settings
     if value is not None:
         value.check_problem(problem)
+    check(problem, platform, settings, directory)
     config = _config("run", problem, seed, goal, workers, platform, settings)
     engine = Engine(problem, settings.n_slots, config["platform"])
-    check(problem, config["platform"], settings, directory)
     made = missing(Path(directory))
     with _create(problem, directory, config) as store, unless_failed(store.path, made):
         if value is not None:
@@ -127,9 +127,9 @@ def brute(
     check_kinds(problem=problem, directory=directory, platform=platform, progress=progress)
     goal = Goal(target_relative_error, max_force_evaluations, max_seconds)
     settings = Settings(n_batches=N_BATCHES, replicas=REPLICAS)
+    check(problem, platform, settings, directory)
     config = _config("brute", problem, seed, goal, workers, platform, settings)
     engine = Engine(problem, settings.n_slots, config["platform"])
-    check(problem, config["platform"], settings, directory)
     made = missing(Path(directory))
     with _create(problem, directory, config) as store, unless_failed(store.path, made):
         return Loop(store, problem, engine, goal, progress).run()
@@ -179,7 +179,7 @@ def resume(
     limits |= {"max_force_evaluations": max_force_evaluations, "max_seconds": max_seconds}
     Goal(**{"target_relative_error": 0.5} | {k: v for k, v in limits.items() if v is not None})  # looks at them
     found = RunDirectory.open(directory)
-    if "excursion_lags" not in found.config["settings"]:
+    if "excursion_lags" not in found.config["settings"] and found.config["method"] in ("run", "brute"):
         got = "one made before walks counted the time of long excursions, whose rounds cannot be added to others"
         raise bad_input("directory", "a run of this version", got, "start a new run; results can still be read")
     problem = problem_of(found.config, problem, found.path, trusted)  # first: nothing is written for another problem

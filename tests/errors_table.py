@@ -29,6 +29,7 @@ from openmm import app, unit
 
 from openmm_rlis import (
     atom_order,
+    basin,
     bias,
     branching,
     checksums,
@@ -39,7 +40,6 @@ from openmm_rlis import (
     estimators,
     export,
     features,
-    flux,
     frames,
     identity,
     integrators,
@@ -457,7 +457,7 @@ def nowhere(folder: Path) -> Any:
 
 def no_exit(folder: Path) -> Any:
     made = other_problem(source=Region.where(lambda x: x[:, 0, 0] < 1e6))
-    return flux.equilibrate(engine.Engine(made, 4), 4, first_window=1, max_windows=1)
+    return basin.equilibrate(engine.Engine(made, 4), 4, first_window=1, max_windows=1)
 
 
 def blown_up(positions: Any) -> Callable[[Path], Any]:
@@ -639,6 +639,7 @@ SECTIONS: dict[str, tuple[Row, ...]] = {
         row("positions: expected a start structure near a minimum, got one that steps of <dt> tear apart at <where>; minimise the structure, or give another", "atoms overlap: steps that are right elsewhere throw them far apart", "`minimize: true`, or LocalEnergyMinimizer", lambda f: check_start(overlap(0.02), None)),
         row("positions: expected a start structure of finite energy and forces, got <what>; minimise the structure, or give another", "atoms lie on top of each other, or a force is not defined there", "`minimize: true`, or another structure", lambda f: check_start(overlap(0.0), None)),
         row("region <name>: expected features of atoms that move, got only such as no free coordinate changes; choose other atoms, or check masses of 0 and `dimensions`", "nothing could ever enter or leave the region", "other atoms or coordinates", lambda f: check_start(frozen(), None)),
+        row("system: expected forces that OpenMM can write as XML, got one it cannot: <reason>; define the function of a PythonForce at the top level of a module, where it can be pickled", "the function of a PythonForce is a lambda, or local", "move it to the top level of a module", lambda f: system_xml.check(with_force(openmm.PythonForce(lambda state: (0.0, None))))),
         row("system: expected forces that work here, got a TorchForce; openmm-torch does not load: <reason>", "the plugin does not fit the installed torch or OpenMM", "see `rlis doctor`", with_torch_force(system_xml.check, reason="no libtorch")),
         row("system: expected a TorchForce directly in the System, got one inside another force <where>, which the installed openmm-torch crashes on; add it with system.addForce", "a CustomCVForce or ATMForce holds a TorchForce, which openmm-torch 1.5 cannot copy", "add the TorchForce to the System", with_torch_force(system_xml.check, nested=True)),
         row("workers: expected 1, got <n>, with a TorchForce in the System; the installed openmm-torch cannot send one to another process", "openmm-torch 1.5 cannot read a TorchForce back", "one worker", with_torch_force(lambda system: system_xml.check_sendable(system, 2))),
@@ -814,6 +815,7 @@ ALARMS: dict[str, tuple[str, str]] = {
     "what arrived and what is reported differ by <x> standard errors of the control variate": ("the value function is very uneven", "learn longer, or `settings.control=false`"),
     "one batch has an exit rate <x> standard deviations from the others": ("A holds parts that do not mix", "a smaller A, or its parts as separate regions"),
     "<x> of the transitions came by where the value function had all but given them up": ("V is far too small in a live channel", "learn longer"),
+    "the run ended because walkers were lost, and its rate must not be used": ("walkers came to places where coordinates or energies are not finite", "mend the System or the time step, and start a new run"),
     "early and late rounds disagree by <x> standard errors about the share of the time that is spent inside A": ("A was not in equilibrium with the places outside it", "run longer"),
     "walks and basin simulation disagree by <x> standard errors about the time outside the core": ("A was not in equilibrium, or weights are wrong", "run longer; report it if it stays"),
     "<x> of the time in state A is spent in long excursions that the basin simulation does not follow": ("there is a slow place that is no region; the rate counts the time there", "look at the longest failure paths; give the place in `others` if the time there should not count"),

@@ -17,7 +17,7 @@ from openmm_rlis.disk import MANIFEST
 WELL = {
     "system": {
         "name": "well", "xml": "well.xml", "structure": "L.pdb", "temperature": "120.2724 K", "friction": "1/ps",
-        "timestep": "5 fs", "lag_steps": 20, "dimensions": 1, "features": {"x": {"coordinate": [0, "x"]}},
+        "timestep": "5 fs", "lag_steps": 5, "dimensions": 1, "features": {"x": {"coordinate": [0, "x"]}},
         "regions": {
             "L": {"within": {"x": [None, "-0.8 nm"]}},
             "R": {"within": {"x": ["0.0 nm", None]}, "structure": "R.pdb"},

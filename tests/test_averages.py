@@ -195,11 +195,12 @@ def test_bad_bins_are_named() -> None:
 def test_rates_by_batch_and_by_round_are_those_of_the_estimate(result: Result) -> None:
     totals, history = result.totals, result.rate_history
     assert result.rate_by_batch == pytest.approx(totals.transitions / totals.time)
-    assert result.rate_by_batch.mean() == pytest.approx(result.rate.value, rel=1e-12)
-    error = result.rate_by_batch.std(ddof=1) / np.sqrt(20)
-    rounds = result._production.transitions  # of equal time: the error claimed is the larger of the two
-    by_round = result.rate.value * rounds.std(ddof=1) / np.sqrt(rounds.size) / rounds.mean()
-    assert result.rate.standard_error == pytest.approx(max(error, by_round), rel=1e-9)
+    k = result.rate.value
+    assert k == pytest.approx(totals.transitions.sum() / totals.time.sum(), rel=1e-12)
+    errors = []  # the error of a ratio, of batches and of all their rounds: the larger of the two is reported
+    for n, t in ((totals.transitions, totals.time), tuple(map(np.ravel, result._production.rounds))):
+        errors.append(np.sqrt(len(n) / (len(n) - 1) * ((n - k * t) ** 2).sum()) / t.sum())
+    assert result.rate.standard_error == pytest.approx(max(errors), rel=1e-9)
     assert all(column.shape == (result.n_rounds,) for column in history.values())
     last = {name: column[-1] for name, column in history.items()}
     assert (last["value"], last["standard_error"]) == (result.rate.value, result.rate.standard_error)

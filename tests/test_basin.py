@@ -157,7 +157,7 @@ def test_a_start_outside_the_core_finds_it() -> None:
     engine.reseed(np.random.default_rng(3))
     state = start_state(problem, 64)
     assert (state.away == NOT_YET).all()
-    moved = run_basin(engine, state, 300, 5).state
+    moved = run_basin(engine, state, 3000, 5).state
     assert (moved.away >= 0).all() and (problem.label(moved.last_in_source) == SOURCE).all()
 
 

@@ -252,19 +252,23 @@ def atom_out_of_range() -> openmm.System:
 @pytest.mark.parametrize(
     ("system", "named"),
     [
-        (parameters_that_differ(), "default value.*; give the parameter one default value in all forces"),
         (missing_parameters(), "exactly as many particles.*; add each particle"),
         (long_cutoff(), "half the periodic box.*; enlarge the box, or shorten the cutoff"),
         (external("x^2+q"), "[Uu]nknown variable.*q"),
         (atom_out_of_range(), "5"),
     ],
-    ids=["two defaults", "no parameters", "cutoff", "unknown variable", "atom out of range"],
+    ids=["no parameters", "cutoff", "unknown variable", "atom out of range"],
 )
 def test_what_openmm_refuses_is_one_line_before_the_start(tmp_path: Path, system: openmm.System, named: str) -> None:
     place = features.Coordinates([(0, 0)])
     regions = {"source": Region.ball(place, [0.0], 0.1), "target": Region.ball(place, [1.0], 0.1)}
     said = refused(tmp_path, make(system, positions=[[0, 0, 0]], topology=None, **regions))
     assert re.match(rf"system: expected one that OpenMM can compute, got its message: .*{named}", said)
+
+
+def test_two_defaults_of_one_parameter_are_refused_by_the_problem() -> None:
+    with pytest.raises(InputError, match="system: expected one default value of a global parameter"):
+        make(parameters_that_differ(), positions=[[0, 0, 0]], topology=None)
 
 
 def test_regions_that_nothing_can_enter_or_leave(tmp_path: Path) -> None:
@@ -343,7 +347,7 @@ def test_both_directions_that_failed_leave_what_can_be_resumed(
 ) -> None:
     """If neither direction has begun nothing is left, or else the command could not be given again."""
 
-    def fail(config: Any, directory: Path, limits: Any) -> int:
+    def fail(config: Any, directory: Path, limits: Any, trusted: bool) -> int:
         if begun:
             (directory / "forward").mkdir()
         return 1
@@ -351,4 +355,4 @@ def test_both_directions_that_failed_leave_what_can_be_resumed(
     monkeypatch.setattr("openmm_rlis.launch._both", fail)
     assert cli.execute(["run", "double_well", "--both", "--out", str(tmp_path / "a" / "out")]) == 1
     left = sorted(str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*"))
-    assert left == (["a", "a/out", "a/out/config.yaml", "a/out/forward"] if begun else [])
+    assert left == (["a", "a/out", "a/out/checksums.json", "a/out/config.yaml", "a/out/forward"] if begun else [])

@@ -16,6 +16,7 @@ from openmm_rlis.branching import Window
 from openmm_rlis.engine import Engine
 from openmm_rlis.errors import InputError
 from openmm_rlis.paths import PathTree
+from openmm_rlis.population import Excursions
 from openmm_rlis.training import LOSSES, Samples, loss_function, samples_of, td_returns, train
 from openmm_rlis.value import ValueFunction
 from openmm_rlis.walk import Frames, Roots, Walk, walk
@@ -35,7 +36,8 @@ def tree_walk(
         np.zeros(len(leaves), np.int32), 0, 0,
     )  # fmt: skip
     frames = Frames(weight, code, np.array(blocks))
-    return Walk(tree, tree, frames, *np.zeros((4, 1)), *np.zeros((2, 1), int), np.zeros((3, 1)), len(blocks), 1)
+    sums, counts = np.zeros((4, 1)), np.zeros((2, 1), int)
+    return Walk(tree, tree, frames, *sums, Excursions.none(1), *counts, np.zeros((3, 1)), len(blocks), 1)
 
 
 def recursive(done: Walk, log_values: Array, decay: float, frame: int) -> float:
