@@ -407,7 +407,8 @@ def first_version(folder: Path) -> Path:
     settings = {name: value for name, value in fresh.config["settings"].items() if name != "excursion_lags"}
     config = {name: value for name, value in fresh.config.items() if name != "format_version"}
     shutil.rmtree(folder / "early", ignore_errors=True)
-    RunDirectory.create(folder / "early", {**config, "settings": settings}, fresh.system_xml).close()
+    config |= {"method": "run", "settings": settings}
+    RunDirectory.create(folder / "early", config, fresh.system_xml).close()
     return folder / "early"
 
 
