@@ -100,6 +100,7 @@ def particle(kT: float) -> rlis.Problem:
     )  # fmt: skip
 
 
+@pytest.mark.filterwarnings("ignore:lag_steps=5. in one lag:UserWarning")  # 34 %, a third would be right
 def test_both_directions_agree_with_the_free_energy(result: rlis.Result, tmp_path: Path) -> None:
     back = replace(LINE, start=1.0, source=LINE.target, target=LINE.source).problem()
     rlis.run(back, tmp_path / "run", seed=6, settings=SETTINGS)
