@@ -33,7 +33,7 @@ from .executor import Executor, make_executor
 from .flux import FluxRun, FluxState, first_exits
 from .frames import predicted_bytes
 from .goal import Goal
-from .guess import guess, guess_text
+from .guess import guess, guess_text, rate_of
 from .importance import UNTEMPERED, Importance
 from .lag import warn_of_long_lag
 from .learning import (
@@ -181,8 +181,8 @@ class Loop:
                 self._keep_lesson("learning", index, learned, engine)
             lesson = self._read_lesson("learning", index)
             history.append(lesson)
-            late = lesson.info["late_lags_per_root"] * len(flux.exits) * self.problem.lag_time
-            about = lesson.info["success_probability"] * len(flux.exits) / (flux.time + late)
+            share = lesson.info["success_probability"]
+            about = rate_of(lesson.info, share, len(flux.exits), flux.time, self.problem.lag_time)
             self._tell("learning", index, f"k about {about:.3g} /ps, norm {lesson.info['ended']:.2f}")
             index += 1
         return history

@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 
 from . import estimators
 from .errors import RlisError
+from .guess import rate_of
 from .paths import SUCCESS, PathEnsemble, PathTree
 from .result import Result
 from .result import load as load_result
@@ -106,8 +107,8 @@ def _lessons(run: RunDirectory) -> list[dict[str, Any]]:
         return []
     flux = run.read_round("flux", 0)
     # Walks start at exits from A or, where it has one, from its core: `success_probability` is that of these.
-    starts_per_time = len(flux.arrays["exits"]) / float(flux.info["time"])
-    return [{**info, "rate": starts_per_time * info["success_probability"]} for info in infos]
+    basin = (len(flux.arrays["exits"]), float(flux.info["time"]), float(run.config["lag_time"]))
+    return [{**info, "rate": rate_of(info, info["success_probability"], *basin)} for info in infos]
 
 
 def obtain(run: RunData, what: str) -> tuple[Any, str]:
