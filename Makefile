@@ -54,7 +54,7 @@ types: $(VENV)/.developer
 
 figures: lj7
 	@mkdir -p docs/figures
-	$(BIN)/python examples/lj7_figure.py $(RUN) docs/figures/lj7_paths.png
+	$(BIN)/python docs/figures/lj7_paths.py $(RUN) docs/figures/lj7_paths.png
 
 # Executed once and kept, until a code cell changes.
 notebooks: $(VENV)/.docs

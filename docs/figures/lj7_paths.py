@@ -1,7 +1,7 @@
 """Success paths of LJ7 over the free energy in the plane of mu2 and mu3, the figure of the README.
 
 make lj7                                     (both directions at beta 9, into runs/lj7)
-python examples/lj7_figure.py [RUN] [PNG]    runs/lj7 and docs/figures/lj7_paths.png by default, about 4 minutes
+python docs/figures/lj7_paths.py [RUN] [PNG]    runs/lj7 and docs/figures/lj7_paths.png by default, about 4 minutes
 
 The free energy needs a sample that crosses all barriers often, which no run at beta 9 gives: replica-exchange Monte
 Carlo between beta 3 and 9, reweighted to beta 9 (MBAR, Shirts and Chodera, doi:10.1063/1.2978177). It is kept beside
