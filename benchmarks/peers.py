@@ -12,10 +12,10 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
-from openmm_rlis.branching import comb
-from openmm_rlis.engine import Engine
+from openmm_rlis.dynamics.engine import Engine
 from openmm_rlis.problem import OUTSIDE, SOURCE, TARGET
-from openmm_rlis.splitting import _cut, _finish, _Path
+from openmm_rlis.statistics.branching import comb
+from openmm_rlis.walks.adaptive_splitting import _cut, _finish, _Path
 
 Array = NDArray[np.float64]
 Indices = NDArray[np.intp]

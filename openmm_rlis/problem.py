@@ -18,16 +18,16 @@ import numpy as np
 import openmm
 from numpy.typing import ArrayLike, NDArray
 
-from .atom_order import check_order
 from .errors import DivergedError, bad_input
 from .features import Feature, Joined, as_feature, check_feature, sorted_distances
 from .features import positions as coordinates
-from .finite import place
-from .obstacles import brownian_system
-from .parameters import check_defaults
-from .periodic import in_box
+from .geometry.finite import place
+from .geometry.periodic import in_box
+from .openmm_system.atom_order import check_order
+from .openmm_system.global_parameters import check_defaults
+from .openmm_system.obstacles import brownian_system
+from .openmm_system.system_xml import check as check_forces
 from .regions import Region, check_disjoint, codes_of, membership
-from .system_xml import check as check_forces
 from .units import as_float, as_positions, thermal_energy
 
 if TYPE_CHECKING:
