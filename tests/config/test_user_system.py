@@ -17,7 +17,7 @@ from openmm import app, unit
 
 import openmm_rlis as rlis
 from openmm_rlis import cli
-from openmm_rlis.cli import commands
+from openmm_rlis.cli import command_line, commands
 from openmm_rlis.config import run_config as config_module
 from openmm_rlis.config.base import in_units, validated
 from openmm_rlis.config.problem_from_files import build
@@ -264,7 +264,7 @@ def test_both_ways_have_their_own_copies(folder: Path, monkeypatch: pytest.Monke
 
 def test_verify_takes_a_configuration_file(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     calls: list[tuple[Any, ...]] = []
-    monkeypatch.setattr(cli, "_start", lambda *words: calls.append(words) or 1)
+    monkeypatch.setattr(command_line, "_start", lambda *words: calls.append(words) or 1)
     assert cli.execute(["verify", str(folder / "config.yaml"), "--out", str(folder / "checked")]) == 1
     assert calls[0][:3] == (str(folder / "config.yaml"), "run", folder / "checked") and calls[0][-2]["both"]
 

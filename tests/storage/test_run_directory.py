@@ -429,7 +429,7 @@ assert run.verify() == [] and run.rounds("production") == [0, 1]
 
 
 def environment() -> dict[str, str]:
-    paths = f"{ROOT}{os.pathsep}{ROOT / 'tests'}"
+    paths = f"{ROOT}{os.pathsep}{ROOT / 'tests' / 'storage'}{os.pathsep}{ROOT / 'tests' / 'support'}"
     return {**os.environ, "PYTHONPATH": paths, "OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
 
 
