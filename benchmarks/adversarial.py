@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from scipy.interpolate import RegularGridInterpolator
 
 import openmm_rlis as rlis
-from openmm_rlis.config.run_config import Settings
+from openmm_rlis.config.settings import Settings
 from openmm_rlis.systems import triple_well
 from openmm_rlis.value_function import ValueFunction
 

@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from openmm_rlis.basin.exit_flux import FluxRun
-from openmm_rlis.config.run_config import Settings
+from openmm_rlis.config.settings import Settings
 from openmm_rlis.dynamics.engine import one_thread
 from openmm_rlis.features import Joined, contact_spectrum, evaluate, sorted_coordination
 from openmm_rlis.learning.pilot import make_engine

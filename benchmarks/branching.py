@@ -17,7 +17,7 @@ from common import RUNS, lj7, save
 
 import openmm_rlis as rlis
 from openmm_rlis.basin.exit_flux import initial_state, run_flux
-from openmm_rlis.config.run_config import Settings
+from openmm_rlis.config.settings import Settings
 from openmm_rlis.dynamics.engine import Engine, one_thread
 from openmm_rlis.learning.pilot import choose_roots, pilot, walk_roots
 from openmm_rlis.statistics.importance import UNTEMPERED, fit

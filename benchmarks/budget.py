@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 
 from openmm_rlis.basin.basin_simulation import run_basin
 from openmm_rlis.basin.exit_flux import FluxRun
-from openmm_rlis.config.run_config import Settings
+from openmm_rlis.config.settings import Settings
 from openmm_rlis.dynamics.engine import Engine, one_thread
 from openmm_rlis.learning.pilot import make_engine
 from openmm_rlis.statistics.importance import UNTEMPERED, Importance

@@ -20,8 +20,8 @@ from numpy.typing import NDArray
 
 import openmm_rlis as rlis
 from openmm_rlis.basin.exit_flux import initial_state, run_flux
+from openmm_rlis.config.build_problem import problem_of
 from openmm_rlis.dynamics.engine import Engine, one_thread
-from openmm_rlis.results.result import problem_of
 from openmm_rlis.statistics.branching import Window, draw_roots
 from openmm_rlis.value_function import ValueFunction
 from openmm_rlis.walks.branching_walk import Roots, walk

@@ -35,10 +35,10 @@ import openmm_rlis as rlis
 from openmm_rlis.basin.basin_simulation import equilibrate
 from openmm_rlis.basin.exit_flux import FluxState, run_flux
 from openmm_rlis.basin.inner_region import Core
-from openmm_rlis.config.run_config import Settings
+from openmm_rlis.config.settings import Settings
 from openmm_rlis.dynamics.engine import Engine, one_thread
-from openmm_rlis.learning.learning_rounds import Plan
 from openmm_rlis.learning.pilot import make_engine
+from openmm_rlis.learning.planning import Plan
 from openmm_rlis.sampling.production import produce
 from openmm_rlis.statistics.importance import UNTEMPERED, Importance
 from openmm_rlis.storage.array_names import unprefixed

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 import openmm_rlis as rlis
 from openmm_rlis.basin.exit_flux import FluxRun, initial_state, run_flux
-from openmm_rlis.config.run_config import Settings
+from openmm_rlis.config.settings import Settings
 from openmm_rlis.dynamics.engine import Engine, one_thread
 from openmm_rlis.learning.pilot import choose_roots, walk_roots
 from openmm_rlis.statistics.importance import UNTEMPERED, fit

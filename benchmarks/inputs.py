@@ -98,7 +98,7 @@ def own(edit: Callable[[dict[str, Any]], Any] = lambda system: None) -> Path:
 
 def built(config: Path) -> Problem:
     """Return the Problem of a configuration file, as the command line makes it."""
-    from openmm_rlis.cli.commands import build
+    from openmm_rlis.config.build_problem import build
     from openmm_rlis.config.run_config import RunConfig
 
     problem: Problem = build(RunConfig.from_yaml(config))

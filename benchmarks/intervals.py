@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from scipy.stats import norm, skew
 from scipy.stats import t as student_t
 
-from openmm_rlis.learning.learning_rounds import is_look
+from openmm_rlis.statistics.interim_analyses import is_look
 
 Array = NDArray[np.float64]
 Ends = tuple[Array, Array]

@@ -25,7 +25,7 @@ __version__ = "0.1.0"
 
 if TYPE_CHECKING:
     from . import features
-    from .config.run_config import Settings
+    from .config.settings import Settings
     from .paths.ensemble import PathEnsemble
     from .problem import Problem
     from .regions import Region

@@ -15,7 +15,7 @@ from systems_1d import double_well
 
 import openmm_rlis as rlis
 from openmm_rlis import cli, export
-from openmm_rlis.config.run_config import Settings
+from openmm_rlis.config.settings import Settings
 from openmm_rlis.paths.ensemble import PathEnsemble, TreeBuilder
 
 LINE = double_well(3.0, 0.5)

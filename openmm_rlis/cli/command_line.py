@@ -21,8 +21,8 @@ from typing import Annotated, Any
 import typer
 
 from ..errors import InputError, RlisError, StorageError, bad_input
+from .exit_status import BAD_INPUT, DONE, FAILED, INTERRUPTED
 
-DONE, FAILED, BAD_INPUT, INTERRUPTED = 0, 1, 2, 130
 YAML = (".yaml", ".yml")
 
 app = typer.Typer(
@@ -101,14 +101,14 @@ def status(
     directory: Directory, as_json: Annotated[bool, typer.Option("--json", help="As JSON, for programs.")] = False
 ) -> int:
     """Say where a run stands, from its files alone; also while it runs."""
-    from ..display import terminal
+    from ..storage import status
 
     try:
         if as_json:
-            found = terminal.status(directory)
+            found = status.status(directory)
             text = json.dumps(found.get("", found), indent=2)
         else:
-            text = "\n".join(terminal.status_lines(directory))
+            text = "\n".join(status.status_lines(directory))
     except RlisError:
         raise
     except (AttributeError, KeyError, TypeError, ValueError):
@@ -140,7 +140,7 @@ def verify(
     trust: Trust = False,
 ) -> int:  # fmt: skip
     """Try to prove a run wrong: pass, fail or could not tell for each check. A SYSTEM is run both ways first."""
-    from ..config.run_config import read_yaml
+    from ..config.yaml_values import read_yaml
     from ..systems import available
     from . import commands
 
@@ -182,11 +182,11 @@ def export(
 @app.command()
 def systems() -> int:
     """List the systems, their options and reference numbers."""
+    from ..config import build_problem
     from ..systems import available
-    from . import commands
 
     for name, module in available().items():
-        options = commands.default_options(name)
+        options = build_problem.default_options(name)
         print(f"{name}: {module.describe()}")
         print("  options: " + ", ".join(f"{key}={_plain(value)}" for key, value in options.items()))
     return DONE
@@ -237,7 +237,9 @@ def _start(
     values: Mapping[str, Any],
     trusted: bool = False,
 ) -> int:
-    from ..config.run_config import DIRECTIONS, RunConfig, parse_assignment, read_yaml
+    from ..config import build_problem
+    from ..config.run_config import DIRECTIONS, RunConfig
+    from ..config.yaml_values import parse_assignment, read_yaml
     from . import commands
 
     is_file = system.endswith(YAML)
@@ -262,7 +264,7 @@ def _start(
         raise bad_input("--direction", " or ".join(DIRECTIONS), repr(direction))
     for one in DIRECTIONS:
         if direction == one:
-            config = config.one_way(one, commands.default_options(config.system))
+            config = config.one_way(one, build_problem.default_options(config.system))
     return commands.start(config, out, trusted)
 
 

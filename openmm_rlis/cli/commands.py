@@ -7,9 +7,7 @@ that loses its parent ends at once, so that a resumed run finds no other writer.
 
 from __future__ import annotations
 
-import inspect
 import json
-import math
 import os
 import shutil
 import subprocess
@@ -21,95 +19,23 @@ from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
-from typing import Any, get_type_hints
+from typing import Any
 
-from pydantic import TypeAdapter, ValidationError
-from pydantic.errors import PydanticSchemaGenerationError
-
-from ..config.base import unknown_name
-from ..config.run_config import DIRECTIONS, RunConfig
+from ..config.build_problem import build, default_options
+from ..config.run_config import DIRECTIONS, LIMITS, RunConfig
 from ..config.user_system import OwnSystem
-from ..display.terminal import Display, Snapshot, make_display
-from ..errors import InputError, RlisError, StartNote, StorageError, bad_input
+from ..display.progress import Snapshot
+from ..display.terminal import Display, make_display
+from ..errors import RlisError, StartNote, StorageError, bad_input
 from ..results.directions import holds_run, is_parent, join_results, run_directories
 from ..storage import checksums
 from ..storage.new_run import INPUTS, missing, remove_empty
+from .exit_status import BAD_INPUT, DONE, FAILED, INTERRUPTED, LIMIT, status_of, status_of_error, worst
 
 Report = Callable[[Any], None]
 Work = Callable[[Report], Any]
 
-DONE, FAILED, BAD_INPUT, LIMIT, INTERRUPTED = 0, 1, 2, 3, 130
-_SEVERITY = (DONE, LIMIT, BAD_INPUT, FAILED, INTERRUPTED)
 _CHILD = "RLIS_CHILD"
-LIMITS = {
-    "target_relative_error": "--target-error",
-    "max_force_evaluations": "--max-evals",
-    "max_seconds": "--max-time",
-}
-
-
-def build(config: RunConfig, trusted: bool = False) -> Any:
-    """Return the `Problem` of a configuration; raises a one-line `InputError` for bad options.
-
-    A `trusted` System XML may hold forces that run code. Nothing that is stored says so: whoever reads it is asked
-    again.
-    """
-    if isinstance(config.system, OwnSystem):
-        from ..config.problem_from_files import build as assemble
-
-        return assemble(config.system.with_options(config.options), trusted)
-    from .. import systems
-
-    modules = systems.available()
-    if config.system not in modules:
-        raise unknown_name("SYSTEM", config.system, list(modules))
-    return systems.build(config.system, check_options(modules[config.system].build, config.system, config.options))
-
-
-def check_options(function: Callable[..., Any], system: str, options: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the options with their types checked against the annotations of a system's `build`."""
-    known, hints = inspect.signature(function).parameters, get_type_hints(function)
-    checked = dict(options)
-    for name, value in options.items():
-        if name not in known:
-            raise unknown_name(f"option of {system}", name, list(known))
-        try:
-            adapter: TypeAdapter[Any] = TypeAdapter(hints.get(name, Any))
-        except PydanticSchemaGenerationError:  # an annotation that pydantic does not know; `build` checks it itself
-            continue
-        if isinstance(value, str) and hints.get(name) == Sequence[str]:
-            value = [item.strip() for item in value.split(",") if item.strip()]
-        try:
-            checked[name] = adapter.validate_python(value)
-        except ValidationError as error:
-            expected = error.errors()[0]["msg"].replace("Input should be ", "")
-            raise bad_input(f"option {name} of {system}", expected[:1].lower() + expected[1:], repr(value)) from None
-        if isinstance(checked[name], float) and not math.isfinite(checked[name]):
-            raise bad_input(f"option {name} of {system}", "a finite number", checked[name])
-    return checked
-
-
-def default_options(system: str | OwnSystem) -> dict[str, Any]:
-    """Return the options of a system with their default values; of an own one, its ends."""
-    if isinstance(system, OwnSystem):
-        return {"source": system.source, "target": system.target}
-    from .. import systems
-
-    modules = systems.available()
-    if system not in modules:
-        raise unknown_name("SYSTEM", system, list(modules))
-    parameters = inspect.signature(modules[system].build).parameters.values()
-    return {p.name: p.default for p in parameters if p.default is not p.empty}
-
-
-def status_of(result: Any) -> int:
-    """Return the exit status of a result: 0 when the target was reached, 3 when a limit stopped it."""
-    return DONE if result.stopped == "target" else LIMIT
-
-
-def worst(statuses: Sequence[int]) -> int:
-    """Return the worst of several exit statuses: interrupted, failed (a killed child too), bad input, limit, done."""
-    return max((s if s in _SEVERITY else FAILED for s in statuses), key=_SEVERITY.index)
 
 
 def start(config: RunConfig, directory: Path, trusted: bool = False) -> int:
@@ -324,11 +250,6 @@ def _in_turn(
             print(f"error: {direction}: {error}", file=sys.stderr)
             statuses.append(status_of_error(error))
     return statuses
-
-
-def status_of_error(error: BaseException) -> int:
-    """Return the exit status of an exception: 2 for bad input and storage, else 1."""
-    return BAD_INPUT if isinstance(error, InputError | StorageError) else FAILED
 
 
 def _at_once(directory: Path, limits: Mapping[str, Any], display: Display, trusted: bool) -> list[int]:

@@ -1,14 +1,12 @@
-"""What a run is told: sampler settings and the run's own configuration, with YAML in and out.
+"""What a run is told: its configuration as a frozen pydantic model, with YAML in and out.
 
-Two frozen pydantic models. `Settings` holds every number that the sampler may be tuned by; none of them changes what is
-estimated, only its cost. `RunConfig` holds a whole command: system (a name, or an own one as in `own`), options, seed,
-targets and limits. Unknown names and values out of range raise a one-line `InputError`. Neither torch nor openmm is
-needed here, and no system is built.
+`RunConfig` holds a whole command: system (a name, or an own one as in `user_system`), options, seed, targets and
+limits. Unknown names and values out of range raise a one-line `InputError`. Neither torch nor openmm is needed here,
+and no system is built.
 """
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
@@ -17,10 +15,10 @@ import yaml
 from pydantic import Discriminator, Field, StringConstraints, Tag, model_validator
 
 from ..errors import bad_input
-from ..safe_readers import yaml_text
-from ..storage.atomic_files import read
 from .base import Section, validated
+from .settings import Settings
 from .user_system import PREFIX, OwnSystem
+from .yaml_values import read_yaml
 
 Direction = Literal["forward", "backward"]
 DIRECTIONS: tuple[Direction, Direction] = ("forward", "backward")
@@ -30,65 +28,14 @@ AnySystem = Annotated[
     Discriminator(lambda value: "<own>" if isinstance(value, Mapping | OwnSystem) else "<name>"),
 ]
 
-# YAML 1.1 reads 5e-5 as text because it has no dot; people who write it mean a number.
-_NUMBER = re.compile(r"[-+]?(\d+(\.\d*)?|\.\d+)[eE][-+]?\d+")
+LIMITS = {
+    "target_relative_error": "--target-error",
+    "max_force_evaluations": "--max-evals",
+    "max_seconds": "--max-time",
+}
+"""Options of the command line for the targets and limits of a run."""
+
 _BACKWARD_SEED = 1_000_000
-
-
-class Settings(Section):
-    """How the sampler works: cost and variance depend on these numbers, the expected result does not."""
-
-    n_batches: int = Field(20, ge=2, le=10_000)
-    """Independent batches, each with its own run in A, exits and roots; the error bar comes from their spread."""
-    replicas: int = Field(25, ge=1, le=100_000)
-    """Replicas of the unbiased run in A, for each batch."""
-    bias_scale: float = Field(0.0, ge=0.0, le=1.0)
-    """Share s of the bias force 2 kT grad ln V that is applied; 0 leaves branching alone."""
-    hold_steps: int = Field(10, ge=1, le=10_000)
-    """Time steps for which one evaluation of the bias force is held."""
-    window_low: float = Field(0.1, ge=0.0, lt=1.0)
-    """Walkers with G = W u(x)/u(x_0) below this play roulette, u the importance; 0 never does."""
-    window_high: float = Field(2.0, gt=1.0)
-    """Walkers with G above this are split."""
-    uniform_share: float = Field(0.2, gt=0.0, le=1.0)
-    """Share of roots drawn from the pool of exits uniformly instead of in proportion to their importance."""
-    coarse_share: float = Field(0.2, gt=0.0, lt=1.0)
-    """Share of the coarse value function in the mixture that steers branching, (1 - e) V_fine + e V_coarse."""
-    learning_rounds: int = Field(6, ge=0, le=1_000)
-    """Rounds of walking and training before the value function is frozen; up to thrice as many where that pays."""
-    failure_share: float = Field(0.01, ge=0.0, le=1.0)
-    """Share of failing paths that is kept on disk."""
-    defensive_share: float = Field(1.0, ge=0.0, le=1.0)
-    """Share of roots whose walkers play no roulette: they see every channel, whatever V says."""
-    core: bool = True
-    """Start walks at an inner core of A where exits from A are rare (see `core`), unless a value function is given; the
-    rate is that of A either way."""
-    excursion_lags: int = Field(64, ge=0, le=1_000_000)
-    """Lags for which the basin simulation follows an excursion from A (from its core); how long those last that take
-    longer is counted by the walks (see `basin`)."""
-    control: bool = True
-    """Take from the arrivals what the noise did to V on the way, zero on average (see `control`): less variance."""
-    unbiased_share: float = Field(0.5, ge=0.0, le=1.0)
-    """Share of roots whose walkers feel no bias even when `bias_scale` is positive."""
-    learning_roots: int = Field(400, ge=10, le=1_000_000)
-    """Roots of one planned round of learning; rounds beyond take more."""
-    loss: Literal["poisson", "itakura-saito"] = "poisson"
-    """Loss of the value function."""
-    decay: float = Field(0.95, ge=0.0, le=1.0)
-    """lambda of the TD(lambda) targets that are mixed with the tree returns; 1 uses tree returns alone."""
-    frame_stride: int = Field(5, ge=1, le=1_000_000)
-    """A frame of a path is recorded every this many lags."""
-    max_walkers: int = Field(200, ge=2)
-    """More walkers of one root than this are thinned to this number by systematic resampling, without bias."""
-    n_slots: int = Field(512, ge=1, le=1_000_000)
-    """Walkers that one Context moves at a time."""
-    backend: Literal["torch", "python-torch", "python"] | None = None
-    """Bias backend; without one, the first that works."""
-
-    @classmethod
-    def from_mapping(cls, values: Mapping[str, Any]) -> Self:
-        """Return validated settings; raises a one-line `InputError` that names the setting."""
-        return validated(cls, values, "settings.")
 
 
 class RunConfig(Section):
@@ -178,51 +125,3 @@ class RunConfig(Section):
         options = {**self.options, "source": ends["target"], "target": ends["source"]}
         seed = (self.seed + _BACKWARD_SEED) % 2**63  # the same noise in both directions would tie their errors together
         return self.model_copy(update={"both": False, "workers": share, "options": options, "seed": seed})
-
-
-def read_yaml(path: Path) -> dict[str, Any]:
-    """Return the mapping in a YAML file, numbers such as 5e-5 included.
-
-    Raises
-    ------
-    InputError
-        The file is missing, unreadable, not YAML or not a mapping.
-    """
-    try:
-        content = yaml_text.load(read(path).decode())
-    except RecursionError:
-        raise bad_input(str(path), "YAML without a value inside itself", "one nested without end") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise bad_input(str(path), "a readable YAML file", getattr(error, "strerror", None) or "binary data") from None
-    except yaml.YAMLError as error:
-        raise bad_input(str(path), "valid YAML", " ".join(str(error).split())) from None
-    if not isinstance(content, dict) or not all(isinstance(key, str) for key in content):
-        raise bad_input(str(path), "a YAML mapping of names to values", type(content).__name__)
-    return {key: _numbers(value) for key, value in content.items()}
-
-
-def parse_assignment(text: str) -> tuple[str, Any]:
-    """Return (key, value) of a `key=value` argument; the value is read as YAML: 5e-5, true, none, [C0, C1], text."""
-    key, equals, value = text.partition("=")
-    if not equals or not key.strip():
-        raise bad_input("--set", "key=value", repr(text))
-    return key.strip(), parse_value(value, f"--set {key.strip()}")
-
-
-def parse_value(text: str, argument: str) -> Any:
-    """Return one value read as YAML; raises `InputError` naming `argument` when it is not YAML."""
-    try:
-        value = yaml_text.load(text)
-    except (yaml.YAMLError, RecursionError):
-        raise bad_input(argument, "a YAML value such as 5e-5, true or [C0, C1]", repr(text)) from None
-    return None if value == "none" else _numbers(value)
-
-
-def _numbers(value: Any) -> Any:
-    if isinstance(value, str) and _NUMBER.fullmatch(value):
-        return float(value)
-    if isinstance(value, list):
-        return [_numbers(item) for item in value]
-    if isinstance(value, dict):
-        return {key: _numbers(item) for key, item in value.items()}
-    return value

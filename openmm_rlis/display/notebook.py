@@ -14,7 +14,8 @@ from dataclasses import replace
 from html import escape
 from typing import Any
 
-from .terminal import Snapshot, duration, rate_text
+from .progress import Snapshot
+from .text import duration, rate_text
 
 QUANTITIES = {
     "rate": "1/ps",

@@ -1,9 +1,4 @@
-"""What a run looks like from outside: progress on the terminal, and `rlis status` from the files alone.
-
-A `Snapshot` is one line of progress. It comes from the sampler's `Progress`, from a child process as JSON, or from the
-log of a run directory, and is shown as a live table on a terminal, as plain lines elsewhere, or as JSON lines for a
-parent process. Neither torch, openmm nor NumPy is needed here, so that `rlis status` answers at once.
-"""
+"""Terminal: snapshots of runs as a live table, as plain lines elsewhere, or as JSON lines for a parent process."""
 
 from __future__ import annotations
 
@@ -11,96 +6,18 @@ import json
 import math
 import sys
 import time
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields, replace
-from pathlib import Path
-from typing import Any, Protocol, Self
+from dataclasses import asdict
+from typing import Protocol, Self
 
 from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from ..errors import bad_input
-from ..storage.atomic_files import opened
-from ..storage.cost_meter import SPENT, spent
-from ..storage.integrity import is_chained, read_json
+from .progress import Snapshot
+from .text import duration, rate_text
 
 PLAIN_SECONDS = 5.0
-_TAIL_BYTES = 65_536
-
-
-@dataclass(frozen=True)
-class Snapshot:
-    """Where a run stands: stage and round, rate so far (an Estimate as a dict), cost, and what is left."""
-
-    stage: str = ""
-    round: int = 0
-    rate: Mapping[str, Any] | None = None
-    force_evaluations: int = 0
-    seconds: float = 0.0
-    fraction: float | None = None
-    seconds_left: float | None = None
-    message: str = ""
-
-    @classmethod
-    def of(cls, progress: Any) -> Self:
-        """Return the snapshot of a `run.Progress`."""
-        values = {field.name: getattr(progress, field.name) for field in fields(cls)}
-        if hasattr(values["rate"], "to_dict"):
-            values["rate"] = values["rate"].to_dict()
-        return cls(**values)
-
-    @classmethod
-    def from_mapping(cls, values: Mapping[str, Any]) -> Self:
-        """Return the snapshot in a JSON object; other entries are ignored."""
-        return cls(**{field.name: values[field.name] for field in fields(cls) if field.name in values})
-
-    @property
-    def evaluations_per_second(self) -> float | None:
-        """Force evaluations over the seconds of the whole run so far."""
-        return self.force_evaluations / self.seconds if self.seconds > 0 and self.force_evaluations else None
-
-    def evaluations(self) -> str:
-        """Return the force evaluations and their speed as text, e.g. `6.20e+07 evaluations, 3.4e+05/s`."""
-        speed = self.evaluations_per_second
-        return f"{self.force_evaluations:.2e} evaluations" + ("" if speed is None else f", {speed:.1e}/s")
-
-    def line(self) -> str:
-        """Return stage, rate, evaluations, elapsed time and time left in one line."""
-        parts = [f"{self.stage} {self.round}", f"rate {rate_text(self.rate)}", self.evaluations()]
-        parts += [duration(self.seconds)] if self.seconds_left is None else []
-        parts += [] if self.seconds_left is None else [f"{duration(self.seconds)}, {duration(self.seconds_left)} left"]
-        return " | ".join(parts)
-
-    def after(self, seconds: float) -> Self:
-        """Return the snapshot as it looks some seconds later, nothing new having been told."""
-        left = None if self.seconds_left is None else max(0.0, self.seconds_left - seconds)
-        return replace(self, seconds=self.seconds + seconds, seconds_left=left)
-
-
-def rate_text(rate: Mapping[str, Any] | None) -> str:
-    """Return a rate with its 95 % interval and relative standard error, e.g. `0.0971 [0.0931, 0.101] /ps (4.1 %)`."""
-    if rate is None or rate["value"] in (None, "NaN"):
-        return "-"
-    value, error = float(rate["value"]), _number(rate["standard_error"])
-    if not math.isfinite(error) or value <= 0.0:
-        return f"{value:.3g} /ps (no error bar yet)"
-    low, high = (_number(x) for x in rate["interval"])
-    return f"{value:.3g} [{low:.3g}, {high:.3g}] /ps ({100 * error / value:.1f} %)"
-
-
-def _number(value: Any) -> float:
-    return math.inf if value is None else float(value)
-
-
-def duration(seconds: float) -> str:
-    """Return seconds as h:mm:ss or m:ss."""
-    if not math.isfinite(seconds):
-        return "?"
-    minutes, rest = divmod(int(seconds + 0.5), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
 
 
 class Display(Protocol):
@@ -194,87 +111,3 @@ def make_display(as_json: bool) -> Display:
     console = Console()
     return LiveDisplay(console) if console.is_terminal and sys.stdout.isatty() else PlainDisplay()
 
-
-def status(directory: Path) -> dict[str, dict[str, Any]]:
-    """Return where the run in `directory` stands, from its files alone: one entry, or `forward` and `backward`.
-
-    `state` is "new" (no whole round yet), "running", "interrupted", or "done" (by the target or a limit, see
-    `stopped`); the rest is the newest snapshot, `evaluations_per_second`, and `age`, the seconds since the last sign of
-    life.
-
-    Raises
-    ------
-    InputError
-        The directory holds no run.
-    """
-    children = [directory / direction for direction in ("forward", "backward")]
-    if any(child.is_dir() for child in children):
-        return {child.name: found for child in children if child.is_dir() for found in status(child).values()}
-    if not (directory / "config.yaml").is_file():
-        raise bad_input("DIR", "a run directory (with config.yaml)", str(directory))
-    path = directory / "result.json"
-    result = read_json(path, is_chained(directory)) if path.exists() else {}
-    snapshot, age = _last_progress(directory / "log.jsonl")
-    done = "stopped" in result and (snapshot is None or snapshot.stage == "done")
-    busy = is_being_written(directory)
-    state = "done" if done and not busy else "running" if busy else "new" if snapshot is None else "interrupted"
-    if done:
-        total = result.get("cost", {}).get("force_evaluations", {}).get("total", 0)
-        snapshot = replace(snapshot or Snapshot("done"), rate=result.get("rate"))
-        snapshot = replace(snapshot, force_evaluations=max(snapshot.force_evaluations, total))
-    shown = snapshot or Snapshot()
-    evaluations, seconds = spent(directory / SPENT)  # also of a run that was killed before it could tell
-    shown = replace(shown, force_evaluations=max(shown.force_evaluations, evaluations))
-    shown = replace(shown, seconds=shown.seconds if busy else max(shown.seconds, seconds))
-    more = {"evaluations_per_second": shown.evaluations_per_second, "age": age}
-    return {"": {"state": state, "stopped": result["stopped"] if done else None, **asdict(shown), **more}}
-
-
-def status_lines(directory: Path) -> list[str]:
-    """Return `status` for people, one line a run."""
-    return [(f"{name}: " if name else "") + _status_line(told) for name, told in status(directory).items()]
-
-
-def _status_line(told: Mapping[str, Any]) -> str:
-    snapshot, age = Snapshot.from_mapping(told), told["age"]
-    if told["state"] == "done":
-        line = f"rate {rate_text(snapshot.rate)} | {snapshot.evaluations()} | {duration(snapshot.seconds)}"
-        return f"done (stopped by {told['stopped']}) | {line}"
-    if not snapshot.stage:
-        return "no whole round yet" + (", running" if told["state"] == "running" else "")
-    end = "not running, carry on with `rlis resume`" if told["state"] == "interrupted" else "running"
-    now = snapshot.after(age or 0.0) if told["state"] == "running" else snapshot
-    return f"{now.line()} | {end}" + ("" if age is None else f", last sign of life {duration(age)} ago")
-
-
-def is_being_written(directory: Path) -> bool:
-    """Return whether a process holds the lock of a run directory, `atomic_files.Lock`; False where there are none."""
-    try:
-        import fcntl
-
-        with opened(directory / ".lock") as file:
-            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return True
-    except (ImportError, OSError):
-        return False
-    return False
-
-
-def _last_progress(path: Path) -> tuple[Snapshot | None, float | None]:
-    """Return the newest snapshot in a log and its age in seconds; a half-written last line is passed over."""
-    try:
-        with opened(path) as file:
-            file.seek(max(0, path.stat().st_size - _TAIL_BYTES))
-            lines = file.read().decode("utf-8", errors="replace").splitlines()
-        age = time.time() - path.stat().st_mtime
-    except OSError:
-        return None, None
-    for line in reversed(lines):
-        try:
-            entry = json.loads(line)
-        except (ValueError, RecursionError):
-            continue
-        if isinstance(entry, dict) and "stage" in entry and "force_evaluations" in entry:
-            return Snapshot.from_mapping(entry), max(0.0, age)
-    return None, None

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..basin.exit_flux import FluxRun
-from ..config.run_config import Settings
+from ..config.settings import Settings
 from ..dynamics.bias import Bias
 from ..dynamics.engine import Engine, one_thread
 from ..problem import OUTSIDE, TARGET, Problem

@@ -9,19 +9,21 @@ Frames come from `trees`, averages and their error bars from `averages`, files f
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import cached_property
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from ..errors import bad_input
 from ..statistics import averages
 from ..statistics.estimators import Estimate
 from .tree import Frames, PathTree, TreeBuilder, depths
 
 __all__ = ["SUCCESS", "Frames", "PathEnsemble", "PathTree", "TreeBuilder", "trivial_topology"]
 
+Array = NDArray[np.float64]
 SUCCESS = 2
 """Region code of the target B."""
 
@@ -187,7 +189,7 @@ class PathEnsemble:
         InputError
             `f` returned something else, or a number that is not finite.
         """
-        return averages.average(self, f, trajectory)
+        return averages.average(_values(self, f, trajectory), self.n_batches)
 
     def histogram(
         self,
@@ -200,7 +202,7 @@ class PathEnsemble:
 
         `bins` and `range` are those of `numpy.histogram`; values beyond the edges count in the total alone.
         """
-        return averages.histogram(self, f, bins, range, trajectory)
+        return averages.histogram(_values(self, f, trajectory), self.n_batches, bins, range)
 
 
 def trivial_topology(n_atoms: int) -> Any:
@@ -212,3 +214,40 @@ def trivial_topology(n_atoms: int) -> Any:
     for i in range(n_atoms):
         topology.add_atom(f"X{i % 1000}", mdtraj.element.virtual, residue)
     return topology
+
+
+def _values(paths: PathEnsemble, f: Callable[[Any], Any], trajectory: bool) -> Iterator[tuple[int, Array, Array]]:
+    """Yield the batch of each path, its value or values, and the weight of each."""
+    # A ratio does not know a common factor, so the largest weight may be 1, however small it is.
+    largest = paths.log_weights.max(initial=-np.inf)
+    scaled = np.exp(paths.log_weights - (largest if largest > -np.inf else 0.0))
+    per_frame: bool | None = None
+    for i, (batch, weight) in enumerate(zip(paths.batches.tolist(), scaled, strict=True)):
+        if not weight > 0.0:
+            continue
+        values = _checked(f(paths.to_mdtraj(i) if trajectory else paths.positions(i)), i)
+        if per_frame is not None and per_frame != bool(values.ndim):
+            raise bad_input("f", "a number for every path or an array for every path", "now one and then the other")
+        per_frame = bool(values.ndim)
+        times = paths.times(i)
+        if per_frame and len(values) != len(times):
+            expected = f"a number, or one for each of the {len(times)} frames of path {i}"
+            raise bad_input("f", expected, f"shape {values.shape}")
+        yield batch, np.atleast_1d(values), weight * (_spans(times) if per_frame else np.ones(1))
+
+
+def _checked(found: Any, i: int) -> Array:
+    values = np.asarray(found, dtype=np.float64)
+    if values.ndim == 2 and values.shape[1] == 1:  # what mdtraj returns for one distance or one torsion
+        values = values[:, 0]
+    if values.ndim > 1:
+        raise bad_input("f", "a number, or one for each frame", f"shape {values.shape}", "return one column of it")
+    if not np.isfinite(values).all():
+        raise bad_input("f", "finite numbers", f"nan or infinity on path {i}")
+    return values
+
+
+def _spans(times: Array) -> Array:
+    """Return the time (n_frames,) that each frame stands for by the trapezoidal rule; their sum is the duration."""
+    steps = np.diff(times)
+    return 0.5 * (np.append(steps, 0.0) + np.append(0.0, steps))

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from ..config.run_config import Settings
+from ..config.settings import Settings
 from ..errors import bad_input
 from ..problem import Problem
 from ..value_function import ValueFunction

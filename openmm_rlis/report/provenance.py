@@ -16,8 +16,8 @@ from typing import Any
 
 import yaml
 
-from ..cli.commands import LIMITS
-from ..config.run_config import RunConfig, Settings
+from ..config.run_config import LIMITS, RunConfig
+from ..config.settings import Settings
 from ..config.user_system import PREFIX
 from ..errors import InputError
 from ..results.result import versions

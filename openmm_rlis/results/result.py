@@ -6,7 +6,7 @@ Everything here comes from the stored production rounds, so it can be read on an
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from dataclasses import replace
 from functools import cached_property
 from importlib import metadata
@@ -16,10 +16,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..config.problem_identity import check_problem
-from ..config.user_system import PREFIX
 from ..display import notebook
-from ..display.terminal import rate_text
+from ..display.text import rate_text
 from ..errors import bad_input
 from ..paths.ensemble import PathEnsemble
 from ..statistics import channels, diagnostics, estimators
@@ -259,6 +257,8 @@ class Result:
         InputError
             The problem was built from Python callables and not given to `load`.
         """
+        from ..config.build_problem import problem_of
+
         return self._problem or problem_of(self.config, None, self.directory, self.trusted)
 
     @property
@@ -324,36 +324,6 @@ def _frames(paths: PathEnsemble) -> Iterator[NDArray[np.float32]]:
     return (paths.positions(i) for i in range(len(paths)))
 
 
-def problem_of(
-    config: Mapping[str, Any], problem: Problem | None, directory: Path | None = None, trusted: bool = False
-) -> Problem:
-    """Return the given problem, or build it again from the stored recipe and the files in the run directory.
-
-    Raises
-    ------
-    InputError
-        The stored run has no recipe, and no problem is given; or the given one is another one, or what the recipe
-        makes has changed since.
-    """
-    if problem is not None:
-        check_problem(problem, config, directory)
-        return problem
-    if config["recipe"] is None:
-        raise bad_input(
-            "problem", "the Problem that the run was started with, since its regions are Python objects", "none"
-        )
-    if directory is not None and str(config["recipe"]["system"]).startswith(PREFIX):
-        from ..config.problem_from_files import rebuild
-
-        found = rebuild(config["recipe"]["options"], directory, trusted)
-    else:
-        from ..systems import build
-
-        found = build(config["recipe"]["system"], config["recipe"]["options"])
-    check_problem(found, config, directory, given=False)
-    return found
-
-
 def load(directory: str | Path, problem: Problem | None = None, *, trusted: bool = False) -> Result:
     """Return the results in a run directory, of a finished or running run.
 
@@ -374,7 +344,11 @@ def load(directory: str | Path, problem: Problem | None = None, *, trusted: bool
         Its files cannot be read.
     """
     run = RunDirectory.open(directory)
-    return Result(run, None if problem is None else problem_of(run.config, problem, run.path), trusted=trusted)
+    if problem is not None:
+        from ..config.build_problem import problem_of
+
+        problem = problem_of(run.config, problem, run.path)
+    return Result(run, problem, trusted=trusted)
 
 
 def versions() -> dict[str, str]:

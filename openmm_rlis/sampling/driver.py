@@ -24,31 +24,28 @@ from numpy.typing import NDArray
 from ..basin.basin_simulation import SettleTask
 from ..basin.exit_flux import FluxRun, FluxState, first_exits
 from ..basin.inner_region import Core
-from ..config.run_config import Settings
+from ..config.settings import Settings
 from ..display import notebook
 from ..dynamics.engine import Cost, Engine, one_thread
 from ..dynamics.platforms import platform_text
 from ..errors import DivergedError, NotFiniteError, RlisError, lost_in
 from ..learning.learning_rounds import (
-    FIRST_LOOK,
     Lesson,
-    Plan,
     cold_start,
-    is_look,
     learn_round,
     learned_importance,
-    make_plan,
     pilot_lesson,
     roots_to_learn_from,
-    rounds_to_look,
 )
 from ..learning.pilot import Crew, make_engine
+from ..learning.planning import Plan, make_plan
 from ..preflight.lag_check import warn_of_long_lag
 from ..problem import Problem
 from ..results.rate_guess import guess, guess_text, rate_of
 from ..results.result import Result
 from ..statistics.estimators import Estimate
 from ..statistics.importance import UNTEMPERED, Importance
+from ..statistics.interim_analyses import FIRST_LOOK, is_look, rounds_to_look
 from ..storage.array_names import prefixed, unprefixed
 from ..storage.atomic_files import size_text
 from ..storage.cost_meter import SPENT, LimitError, Meter, active

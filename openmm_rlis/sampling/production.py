@@ -30,10 +30,10 @@ from numpy.typing import NDArray
 
 from ..basin.basin_simulation import run_basin
 from ..basin.exit_flux import FluxState, Pool
-from ..config.run_config import Settings
+from ..config.settings import Settings
 from ..dynamics.engine import Engine, one_thread
-from ..learning.learning_rounds import Plan
 from ..learning.pilot import choose_roots, make_engine, walk_roots
+from ..learning.planning import Plan
 from ..paths.tree import PathTree
 from ..problem import TARGET, Problem
 from ..statistics.importance import Importance

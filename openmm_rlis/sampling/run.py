@@ -14,7 +14,8 @@ from typing import Any
 import mdtraj
 
 from ..config import problem_identity
-from ..config.run_config import Settings
+from ..config.build_problem import problem_of
+from ..config.settings import Settings
 from ..dynamics.engine import Engine
 from ..dynamics.platforms import choose_platform
 from ..errors import bad_input
@@ -22,7 +23,7 @@ from ..openmm_system.system_xml import check_sendable
 from ..preflight.arguments import check_kinds, check_whole
 from ..preflight.start_checks import check_room, check_start
 from ..problem import Problem
-from ..results.result import Result, load, problem_of
+from ..results.result import Result, load
 from ..storage.new_run import PROBLEM, missing, refuse_occupied, unless_failed
 from ..storage.run_directory import RunDirectory
 from ..value_function import ValueFunction

@@ -19,9 +19,8 @@ that make up for those not stored, so sums over them are unbiased, and the draw 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -30,11 +29,9 @@ from ..errors import bad_input
 from . import estimators
 from .estimators import Estimate
 
-if TYPE_CHECKING:
-    from ..paths.ensemble import PathEnsemble
-
 Array = NDArray[np.float64]
-Function = Callable[[Any], Any]
+Values = Iterable[tuple[int, Array, Array]]
+"""Of each path: the index of its batch, its number or numbers (n,), and their weights (n,)."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -72,69 +69,31 @@ class Histogram:
         return np.asarray(self.standard_errors / np.diff(self.edges))
 
 
-def average(paths: PathEnsemble, f: Function, trajectory: bool = False) -> Estimate:
-    """Return the weighted mean of `f`; the first equation of this module, or the second if `f` gives arrays."""
-    totals = np.zeros((2, paths.n_batches))
-    for batch, values, weights in _values(paths, f, trajectory):
+def average(found: Values, n_batches: int) -> Estimate:
+    """Return the weighted mean of f; the first equation of this module, or the second if paths have arrays."""
+    totals = np.zeros((2, n_batches))
+    for batch, values, weights in found:
         totals[:, batch] += values @ weights, weights.sum()
     return estimators.ratio(*totals)
 
 
 def histogram(
-    paths: PathEnsemble,
-    f: Function,
+    found: Values,
+    n_batches: int,
     bins: int | ArrayLike = 50,
     range: tuple[float, float] | None = None,
-    trajectory: bool = False,
 ) -> Histogram:
-    """Return the distribution of `f`, of paths or of their time as in `average`."""
-    found = list(_values(paths, f, trajectory))
+    """Return the distribution of f, of paths or of their time as in `average`."""
+    found = list(found)
     values = np.concatenate([np.empty(0), *(values for _, values, _ in found)])
     try:
         edges = np.histogram_bin_edges(values, bins, range)
     except (TypeError, ValueError) as error:
         raise bad_input("bins, range", "those of numpy.histogram", f"{bins!r}, {range!r}", str(error)) from None
-    inside, total = np.zeros((len(edges) - 1, paths.n_batches)), np.zeros(paths.n_batches)
+    inside, total = np.zeros((len(edges) - 1, n_batches)), np.zeros(n_batches)
     for batch, values, weights in found:
         inside[:, batch] += np.histogram(values, edges, weights=weights)[0]
         total[batch] += weights.sum()
     estimates = [estimators.ratio(row, total) for row in inside]
     shares, errors = (np.array([getattr(e, name) for e in estimates]) for name in ("value", "standard_error"))
-    return Histogram(edges, shares, errors, paths.n_batches)
-
-
-def _values(paths: PathEnsemble, f: Function, trajectory: bool) -> Iterator[tuple[int, Array, Array]]:
-    """Yield the batch of each path, its value or values, and the weight of each."""
-    # A ratio does not know a common factor, so the largest weight may be 1, however small it is.
-    largest = paths.log_weights.max(initial=-np.inf)
-    scaled = np.exp(paths.log_weights - (largest if largest > -np.inf else 0.0))
-    per_frame: bool | None = None
-    for i, (batch, weight) in enumerate(zip(paths.batches.tolist(), scaled, strict=True)):
-        if not weight > 0.0:
-            continue
-        values = _checked(f(paths.to_mdtraj(i) if trajectory else paths.positions(i)), i)
-        if per_frame is not None and per_frame != bool(values.ndim):
-            raise bad_input("f", "a number for every path or an array for every path", "now one and then the other")
-        per_frame = bool(values.ndim)
-        times = paths.times(i)
-        if per_frame and len(values) != len(times):
-            expected = f"a number, or one for each of the {len(times)} frames of path {i}"
-            raise bad_input("f", expected, f"shape {values.shape}")
-        yield batch, np.atleast_1d(values), weight * (_spans(times) if per_frame else np.ones(1))
-
-
-def _checked(found: Any, i: int) -> Array:
-    values = np.asarray(found, dtype=np.float64)
-    if values.ndim == 2 and values.shape[1] == 1:  # what mdtraj returns for one distance or one torsion
-        values = values[:, 0]
-    if values.ndim > 1:
-        raise bad_input("f", "a number, or one for each frame", f"shape {values.shape}", "return one column of it")
-    if not np.isfinite(values).all():
-        raise bad_input("f", "finite numbers", f"nan or infinity on path {i}")
-    return values
-
-
-def _spans(times: Array) -> Array:
-    """Return the time (n_frames,) that each frame stands for by the trapezoidal rule; their sum is the duration."""
-    steps = np.diff(times)
-    return 0.5 * (np.append(steps, 0.0) + np.append(0.0, steps))
+    return Histogram(edges, shares, errors, n_batches)

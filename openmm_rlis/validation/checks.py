@@ -23,11 +23,12 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from ..config.build_problem import problem_of
 from ..config.problem_identity import check_directions
-from ..config.run_config import Settings
+from ..config.settings import Settings
 from ..dynamics.engine import Engine, one_thread
 from ..problem import Problem
-from ..results.result import Result, problem_of
+from ..results.result import Result
 from ..sampling.run import brute, load, resume, run
 from ..statistics.diagnostics import score_limit
 from ..statistics.estimators import Estimate

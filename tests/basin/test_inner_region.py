@@ -23,7 +23,7 @@ from openmm_rlis.basin.basin_simulation import run_basin, start_state
 from openmm_rlis.basin.exit_flux import FluxRun, first_exits, initial_state, run_flux
 from openmm_rlis.basin.inner_region import LAGS_PER_EXIT, Core, Distances, exit_rate
 from openmm_rlis.basin.inner_region import RARE as RARELY
-from openmm_rlis.config.run_config import Settings
+from openmm_rlis.config.settings import Settings
 from openmm_rlis.dynamics.engine import Engine
 from openmm_rlis.errors import InputError
 from openmm_rlis.paths.tree import PathTree

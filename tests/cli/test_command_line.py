@@ -17,9 +17,9 @@ import pytest
 import openmm_rlis
 import openmm_rlis.sampling
 from openmm_rlis import cli
-from openmm_rlis.cli import commands
-from openmm_rlis.config import run_config
-from openmm_rlis.display import terminal
+from openmm_rlis.cli import commands, exit_status
+from openmm_rlis.config import run_config, settings
+from openmm_rlis.display import progress, terminal
 from openmm_rlis.errors import DivergedError, InputError, StorageError, bad_input
 from openmm_rlis.statistics.estimators import Estimate
 from openmm_rlis.storage.run_directory import RunDirectory
@@ -113,7 +113,7 @@ def test_run_passes_everything_on(rlis: Rlis, sampler: FakeSampler, tmp_path: Pa
     name, call = sampler.calls[0]
     assert name == "run" and call["directory"] == tmp_path / "run"
     assert call["problem"] == {"source": "X", "target": "Y", "others": ["P", "Q"], "beta": 5.0, "lag_steps": 7}
-    assert call["settings"] == run_config.Settings(n_batches=4, backend="python")
+    assert call["settings"] == settings.Settings(n_batches=4, backend="python")
     expected = {
         "seed": 3, "target_relative_error": 0.2, "max_force_evaluations": 10**9, "max_seconds": 60.0,
         "workers": 2, "platform": "CPU",
@@ -140,7 +140,7 @@ def test_config_file_with_overrides(rlis: Rlis, sampler: FakeSampler, tmp_path: 
     call = sampler.calls[0][1]
     assert status == 0 and call["seed"] == 5
     assert call["problem"]["beta"] == 7 and call["problem"]["lag_steps"] == 3
-    assert call["settings"] == run_config.Settings(n_batches=8, hold_steps=2)
+    assert call["settings"] == settings.Settings(n_batches=8, hold_steps=2)
 
 
 def test_limit_is_status_3(rlis: Rlis, sampler: FakeSampler, tmp_path: Path) -> None:
@@ -277,7 +277,7 @@ def test_one_failing_direction_does_not_stop_the_other(rlis: Rlis, sampler: Fake
     ("statuses", "expected"), [((0, 3), 3), ((3, 2), 2), ((2, 1), 1), ((0, 0), 0), ((130, 1), 130), ((0, -9), 1)]
 )
 def test_worst_status(statuses: tuple[int, int], expected: int) -> None:
-    assert commands.worst(statuses) == expected
+    assert exit_status.worst(statuses) == expected
 
 
 def fake_child(tmp_path: Path, body: str) -> list[str]:
@@ -419,23 +419,23 @@ def test_systems_lists_options_and_reference(rlis: Rlis, sampler: FakeSampler) -
     ],
 )
 def test_rate_text(rate: dict[str, Any] | None, text: str) -> None:
-    assert terminal.rate_text(rate) == text
+    assert text.rate_text(rate) == text
 
 
 @pytest.mark.parametrize(
     ("seconds", "text"), [(0, "0:00"), (59.6, "1:00"), (3599.6, "1:00:00"), (7322, "2:02:02"), (float("inf"), "?")]
 )
 def test_duration(seconds: float, text: str) -> None:
-    assert terminal.duration(seconds) == text
+    assert text.duration(seconds) == text
 
 
 def test_plain_display_is_sparse(capsys: pytest.CaptureFixture[str]) -> None:
     with terminal.PlainDisplay() as display:
         for i in range(100):
-            display.show("a", terminal.Snapshot(stage="learning", round=i))
-        display.show("a", terminal.Snapshot(stage="learning", message="hello"))
-        display.show("a", terminal.Snapshot(stage="production"))
-        display.show("b", terminal.Snapshot(stage="production"))
+            display.show("a", progress.Snapshot(stage="learning", round=i))
+        display.show("a", progress.Snapshot(stage="learning", message="hello"))
+        display.show("a", progress.Snapshot(stage="production"))
+        display.show("b", progress.Snapshot(stage="production"))
     assert len(capsys.readouterr().out.splitlines()) == 4
 
 

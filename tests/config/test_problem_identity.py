@@ -17,12 +17,13 @@ import yaml
 
 import openmm_rlis as rlis
 from openmm_rlis import cli, systems
-from openmm_rlis.cli import commands
-from openmm_rlis.config import problem_identity
-from openmm_rlis.config.run_config import DIRECTIONS, RunConfig, Settings
+from openmm_rlis.config import build_problem, problem_identity
+from openmm_rlis.config.build_problem import problem_of
+from openmm_rlis.config.run_config import DIRECTIONS, RunConfig
+from openmm_rlis.config.settings import Settings
 from openmm_rlis.errors import InputError
 from openmm_rlis.openmm_system.system_differences import system_differences
-from openmm_rlis.results.result import Result, problem_of
+from openmm_rlis.results.result import Result
 from openmm_rlis.sampling import run as sampler
 from openmm_rlis.sampling.stopping import Goal
 from openmm_rlis.storage.atomic_files import MANIFEST, seal, unseal
@@ -281,7 +282,8 @@ def both(tmp_path: Path) -> Path:
     config = RunConfig.from_mapping({"system": "double_well", "options": {"height": 2.0}, "both": True})
     config.to_yaml(directory / "config.yaml")
     for direction in DIRECTIONS:
-        fresh(commands.build(config.one_way(direction, commands.default_options("double_well"))), directory / direction)
+        one_way = config.one_way(direction, build_problem.default_options("double_well"))
+        fresh(build_problem.build(one_way), directory / direction)
     return directory
 
 

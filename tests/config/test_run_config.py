@@ -8,7 +8,9 @@ from hypothesis import strategies as st
 
 from openmm_rlis.config import user_system
 from openmm_rlis.config.base import Section
-from openmm_rlis.config.run_config import RunConfig, Settings, parse_assignment, parse_value, read_yaml
+from openmm_rlis.config.run_config import RunConfig
+from openmm_rlis.config.settings import Settings
+from openmm_rlis.config.yaml_values import parse_assignment, parse_value, read_yaml
 from openmm_rlis.errors import InputError
 
 

@@ -18,8 +18,10 @@ from openmm import app, unit
 import openmm_rlis as rlis
 from openmm_rlis import cli
 from openmm_rlis.cli import command_line, commands
+from openmm_rlis.config import build_problem
 from openmm_rlis.config import run_config as config_module
 from openmm_rlis.config.base import in_units, validated
+from openmm_rlis.config.build_problem import problem_of
 from openmm_rlis.config.problem_from_files import build
 from openmm_rlis.config.run_config import RunConfig
 from openmm_rlis.config.user_system import OwnSystem, limits
@@ -27,7 +29,6 @@ from openmm_rlis.errors import InputError
 from openmm_rlis.features import evaluate
 from openmm_rlis.problem import OUTSIDE, SOURCE, TARGET
 from openmm_rlis.regions import Box
-from openmm_rlis.results.result import problem_of
 from openmm_rlis.storage.run_directory import RunDirectory
 from openmm_rlis.value_function import ValueFunction, feature_statistics
 
@@ -256,8 +257,8 @@ def test_both_ways_have_their_own_copies(folder: Path, monkeypatch: pytest.Monke
         path.unlink()
     (folder / "both").rename(folder / "moved")
     config = RunConfig.from_yaml(folder / "moved" / "config.yaml")
-    ways = [config.one_way(way, commands.default_options(config.system)) for way in config_module.DIRECTIONS]
-    problems = [commands.build(way) for way in ways]
+    ways = [config.one_way(way, build_problem.default_options(config.system)) for way in config_module.DIRECTIONS]
+    problems = [build_problem.build(way) for way in ways]
     assert [p.source.name for p in problems] == ["trans", "gauche+"]
     np.testing.assert_allclose(problems[1].positions, MAKE["chain"](60.0), atol=1e-4)
 

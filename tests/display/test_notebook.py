@@ -10,7 +10,7 @@ import nbformat
 import pytest
 
 from openmm_rlis.display import notebook
-from openmm_rlis.display.terminal import Snapshot
+from openmm_rlis.display.progress import Snapshot
 from openmm_rlis.statistics.estimators import Estimate
 
 CELLS = (

@@ -14,19 +14,12 @@ import pytest
 from systems_1d import double_well
 
 from openmm_rlis.basin.exit_flux import FluxRun, initial_state, run_flux
-from openmm_rlis.config.run_config import Settings
+from openmm_rlis.config.settings import Settings
 from openmm_rlis.dynamics.engine import Engine
-from openmm_rlis.learning.learning_rounds import (
-    Lesson,
-    Plan,
-    cold_start,
-    is_look,
-    learn_round,
-    make_plan,
-    roots_to_learn_from,
-    rounds_to_look,
-)
+from openmm_rlis.learning.learning_rounds import Lesson, cold_start, learn_round, roots_to_learn_from
 from openmm_rlis.learning.pilot import choose_roots, make_engine
+from openmm_rlis.learning.planning import Plan, make_plan
+from openmm_rlis.statistics.interim_analyses import is_look, rounds_to_look
 from openmm_rlis.value_function import ValueFunction
 
 LINE = double_well(6.0, 0.5)

@@ -17,7 +17,7 @@ from systems_1d import double_well
 
 from openmm_rlis.basin.basin_simulation import SettleTask, equilibrate
 from openmm_rlis.basin.exit_flux import FluxRun, initial_state, run_flux
-from openmm_rlis.config.run_config import Settings
+from openmm_rlis.config.settings import Settings
 from openmm_rlis.dynamics.engine import Engine
 from openmm_rlis.learning import pilot as module
 from openmm_rlis.learning.learning_rounds import Lesson, cold_start, learn_round

@@ -12,7 +12,7 @@ from numpy_dynamics import random_value
 from systems_1d import ONE_KT
 
 from openmm_rlis import Problem, Region
-from openmm_rlis.config.run_config import Settings
+from openmm_rlis.config.settings import Settings
 from openmm_rlis.dynamics import propagators
 from openmm_rlis.dynamics.bias import Bias
 from openmm_rlis.dynamics.engine import Engine

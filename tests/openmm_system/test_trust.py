@@ -20,7 +20,7 @@ import torch
 
 import openmm_rlis as rlis
 from openmm_rlis import cli
-from openmm_rlis.config.run_config import Settings
+from openmm_rlis.config.settings import Settings
 from openmm_rlis.dynamics.engine import Engine
 from openmm_rlis.errors import InputError
 from openmm_rlis.openmm_system import system_xml

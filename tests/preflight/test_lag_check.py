@@ -18,7 +18,7 @@ from systems_1d import ONE_KT, double_well
 
 import openmm_rlis as rlis
 from openmm_rlis import Problem, Region, features
-from openmm_rlis.config.run_config import Settings
+from openmm_rlis.config.settings import Settings
 from openmm_rlis.preflight import lag_check
 from openmm_rlis.preflight.lag_check import LIMIT, ratios, warn_of_long_lag
 from openmm_rlis.regions import Box

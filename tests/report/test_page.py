@@ -25,9 +25,9 @@ from test_write import PLANE, make_run
 
 import openmm_rlis as rlis
 from openmm_rlis import cli
-from openmm_rlis.cli import commands
-from openmm_rlis.config import run_config as config
-from openmm_rlis.config.run_config import Settings
+from openmm_rlis.cli import commands, exit_status
+from openmm_rlis.config import build_problem, yaml_values
+from openmm_rlis.config.settings import Settings
 from openmm_rlis.paths.ensemble import PathEnsemble
 from openmm_rlis.regions import Box
 from openmm_rlis.report import check_titles, page, path_figures, plot_data, projections, provenance, wording
@@ -217,7 +217,7 @@ def test_the_command_on_the_page_repeats_the_run(finished: Path, monkeypatch: py
     assert cli.execute(shlex.split(line)[1:]) == 0
     again, out = seen[0]
     assert out == Path("again") and again.settings.model_dump(mode="json") == stored["settings"]
-    problem = commands.build(again)
+    problem = build_problem.build(again)
     assert problem.recipe == stored["recipe"] and again.target_relative_error == stored["target_relative_error"]
     assert (again.seed, again.workers, again.method) == (stored["seed"], stored["workers"], stored["method"])
 
@@ -229,7 +229,8 @@ def own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     runpy.run_path(str(folder / "make_files.py"))["main"](folder)
     monkeypatch.setattr(sampler.Loop, "run", lambda _: SimpleNamespace(stopped="max_seconds"))
     for name, ways in (("one", []), ("two", ["--both"])):
-        assert cli.execute(["run", str(folder / "config.yaml"), "--out", str(folder / name), *ways]) == commands.LIMIT
+        status = cli.execute(["run", str(folder / "config.yaml"), "--out", str(folder / name), *ways])
+        assert status == exit_status.LIMIT
     return folder
 
 
@@ -249,7 +250,7 @@ def test_the_page_of_an_own_system_names_its_configuration_file(own: Path, monke
     assert cli.execute(shlex.split(line)[1:]) == 0
     again, out = seen[0]
     assert out == Path("again") and again.both and again.system.name == "chain"
-    assert commands.build(again.one_way("forward", {})).recipe == rlis.load(own / "two/forward").config["recipe"]
+    assert build_problem.build(again.one_way("forward", {})).recipe == rlis.load(own / "two/forward").config["recipe"]
 
 
 def test_long_options_are_written_whole() -> None:
@@ -257,7 +258,7 @@ def test_long_options_are_written_whole() -> None:
     line = provenance.command({"system": "toy", "options": options, "both": True}, "again")
     assert line is not None and "\n" not in line and "--others C0,C1" in line and line.endswith("--both --out again")
     word = next(word for word in shlex.split(line) if word.startswith("depths="))
-    assert config.parse_assignment(word) == ("depths", options["depths"])
+    assert yaml_values.parse_assignment(word) == ("depths", options["depths"])
 
 
 def test_boxes_are_told_by_their_intervals() -> None:

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console
 
-from openmm_rlis.cli import commands
+from openmm_rlis.cli import commands, exit_status
 from openmm_rlis.paths.ensemble import PathEnsemble, PathTree, TreeBuilder
 from openmm_rlis.report import path_figures, plot_data
 from openmm_rlis.report import write as report
@@ -123,7 +123,7 @@ def test_names_that_look_like_markup_are_shown(name: str, capsys: pytest.Capture
     result["diagnostics"] = {"alarms": [name], name: 1.0}
     assert shown(result).count(name) >= 6
     check = SimpleNamespace(name=name, verdict="pass", detail=name)
-    assert commands._show_checks(name, [check]) == commands.DONE and capsys.readouterr().out.count(name) == 3
+    assert commands._show_checks(name, [check]) == exit_status.DONE and capsys.readouterr().out.count(name) == 3
 
 
 def test_tables_of_unknown_errors() -> None:

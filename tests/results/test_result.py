@@ -20,7 +20,7 @@ from scipy import stats
 from systems_1d import double_well
 
 import openmm_rlis as rlis
-from openmm_rlis.config.run_config import Settings
+from openmm_rlis.config.settings import Settings
 from openmm_rlis.errors import InputError
 from openmm_rlis.paths.ensemble import PathEnsemble
 from openmm_rlis.problem import SOURCE

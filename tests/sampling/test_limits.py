@@ -22,15 +22,15 @@ from systems_1d import double_well, packaged_double_well
 
 import openmm_rlis as rlis
 from openmm_rlis import cli
-from openmm_rlis.config.run_config import Settings
-from openmm_rlis.display import terminal
+from openmm_rlis.config.settings import Settings
 from openmm_rlis.dynamics.engine import Engine
 from openmm_rlis.errors import InputError
-from openmm_rlis.learning.learning_rounds import Plan
+from openmm_rlis.learning.planning import Plan
 from openmm_rlis.results.result import Result
 from openmm_rlis.sampling import progress, stopping
 from openmm_rlis.sampling.progress import Progress
 from openmm_rlis.sampling.run import brute
+from openmm_rlis.storage import status
 from openmm_rlis.storage.cost_meter import SPENT, LimitError, Meter, active, beat, damaged, spent
 from openmm_rlis.walks.workers import make_executor
 
@@ -100,7 +100,7 @@ def test_evaluations_stay_within_the_limit_whatever_the_stage(whole: Result, tmp
     assert result.stopped == "max_force_evaluations" and cost_of(result)["total"] <= limit
     counts = [one.force_evaluations for one in told]
     assert counts == sorted(counts) and counts[-1] == cost_of(result)["total"]
-    state = terminal.status(tmp_path / "run")[""]
+    state = status.status(tmp_path / "run")[""]
     assert state["force_evaluations"] == counts[-1] and state["seconds"] == pytest.approx(told[-1].seconds, abs=0.2)
     if result.n_rounds == 0:
         assert any("no production round was finished" in line for line in result.diagnostics["alarms"])
@@ -169,7 +169,7 @@ def test_a_stage_that_is_broken_off_stays_in_the_cost(
             rlis.run(LINE.problem(), tmp_path / "run", **TINY)
     before = spent(tmp_path / "run" / SPENT)[0]
     assert before > after and rlis.load(tmp_path / "run").cost["force_evaluations"]["total"] == before
-    assert terminal.status(tmp_path / "run")[""]["force_evaluations"] == before
+    assert status.status(tmp_path / "run")[""]["force_evaluations"] == before
     told: list[Progress] = []
     result = rlis.resume(tmp_path / "run", LINE.problem(), progress=told.append)
     assert min(one.force_evaluations for one in told) >= before
@@ -198,7 +198,7 @@ def test_what_a_killed_process_spent_is_known_to_a_second(tmp_path: Path) -> Non
         time.sleep(3.0)
         os.kill(child.pid, signal.SIGKILL)
     counted = spent(tmp_path / "run" / SPENT)[0]
-    assert counted > 0 and terminal.status(tmp_path / "run")[""]["force_evaluations"] >= counted
+    assert counted > 0 and status.status(tmp_path / "run")[""]["force_evaluations"] >= counted
     assert rlis.load(tmp_path / "run").cost["force_evaluations"]["total"] >= counted
 
 

@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 from systems_1d import Line, double_well, triple_well
 
 from openmm_rlis.basin.exit_flux import FluxRun, FluxState, initial_state, run_flux
-from openmm_rlis.config.run_config import Settings
-from openmm_rlis.learning.learning_rounds import Plan
+from openmm_rlis.config.settings import Settings
 from openmm_rlis.learning.pilot import make_engine
+from openmm_rlis.learning.planning import Plan
 from openmm_rlis.sampling.production import GroupRecord, Task, join_roots, produce, stream
 from openmm_rlis.statistics.importance import Importance
 from openmm_rlis.value_function import ValueFunction

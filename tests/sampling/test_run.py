@@ -23,7 +23,7 @@ from scipy import stats
 from systems_1d import Line, double_well, triple_well
 
 import openmm_rlis as rlis
-from openmm_rlis.config.run_config import Settings
+from openmm_rlis.config.settings import Settings
 from openmm_rlis.dynamics.engine import Engine
 from openmm_rlis.errors import InputError
 from openmm_rlis.results.result import Result

@@ -30,7 +30,7 @@ from openmm import app, unit
 from openmm_rlis import export, features, regions, units
 from openmm_rlis import value_function as value
 from openmm_rlis.basin import basin_simulation
-from openmm_rlis.config import problem_identity
+from openmm_rlis.config import build_problem, problem_identity
 from openmm_rlis.config import run_config as config
 from openmm_rlis.dynamics import bias, engine, integrators, lost_walkers, packing, platforms, propagators
 from openmm_rlis.learning import training
@@ -528,7 +528,7 @@ def full_disk(folder: Path) -> Any:
 
 
 def python_regions(folder: Path) -> Any:
-    return result.problem_of({"recipe": None}, None)
+    return build_problem.problem_of({"recipe": None}, None)
 
 
 # --------------------------------------------------------------------------------------------------------------- rows
@@ -697,8 +697,8 @@ SECTIONS: dict[str, tuple[Row, ...]] = {
         row("positions: expected shape (n, n_atoms, 3) or an mdtraj.Trajectory, got shape <shape>", "one structure, or numbers that are none", "`positions[None]` for one structure", lambda f: learned(well()).committor(np.zeros((1, 3)), well())),
         row("cannot read a value function from <file>: <reason>; in a run directory, delete it and resume the run", "value.pt is damaged, or of another version", "as it says: the run writes it again", lambda f: value.ValueFunction.load(damaged(f, "value.pt", b"x") / "value.pt", well())),
         row("problem: expected the Problem that the run was started with, since its regions are Python objects, got none", "such a run cannot be rebuilt from its directory", "pass `problem=` to resume or load", python_regions),
-        row("problem: expected that of the run (<what it was>), got <what it is>; start a new run", "the problem that was passed is another one: all that differs is named", "pass the same", lambda f: result.problem_of({"n_atoms": 9, "region_names": []}, well())),
-        row("system <name>: expected that of the run (<what it was>), got <what it is>; its files have changed since: bring them back, or start a new run", "what the recipe of the run makes is another problem by now", "bring the files of the system back", lambda f: result.problem_of({"n_atoms": 9, "region_names": [], "system": "double_well", "recipe": {"system": "double_well", "options": {}}}, None)),
+        row("problem: expected that of the run (<what it was>), got <what it is>; start a new run", "the problem that was passed is another one: all that differs is named", "pass the same", lambda f: build_problem.problem_of({"n_atoms": 9, "region_names": []}, well())),
+        row("system <name>: expected that of the run (<what it was>), got <what it is>; its files have changed since: bring them back, or start a new run", "what the recipe of the run makes is another problem by now", "bring the files of the system back", lambda f: build_problem.problem_of({"n_atoms": 9, "region_names": [], "system": "double_well", "recipe": {"system": "double_well", "options": {}}}, None)),
         row("<directory>: expected the way back of the other direction (<what it was>), got <what it is>; run both directions of one system", "`forward` and `backward` hold runs of two systems", "run both directions again", directions),
         row("the XML of a System does not parse (<reason>)", "system.xml is no XML", "restore the file from a copy", lambda f: system_differences.system_differences("<", XML)),
     ),

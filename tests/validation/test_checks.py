@@ -15,7 +15,7 @@ import pytest
 from systems_1d import double_well
 
 import openmm_rlis as rlis
-from openmm_rlis.config.run_config import Settings
+from openmm_rlis.config.settings import Settings
 from openmm_rlis.statistics.estimators import Estimate
 from openmm_rlis.units import BOLTZMANN
 from openmm_rlis.validation.checks import check_balance, check_records, check_simulations, compared, varied

@@ -12,7 +12,7 @@ from systems_1d import Line, double_well
 
 from openmm_rlis import Region
 from openmm_rlis.basin.exit_flux import FluxRun, initial_state, run_flux
-from openmm_rlis.config.run_config import Settings
+from openmm_rlis.config.settings import Settings
 from openmm_rlis.dynamics.engine import Engine
 from openmm_rlis.errors import UnreachableError
 from openmm_rlis.features import evaluate

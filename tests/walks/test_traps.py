@@ -19,8 +19,9 @@ from openmm import app
 from systems_1d import Line, triple_well
 
 import openmm_rlis as rlis
-from openmm_rlis.cli import commands
-from openmm_rlis.config.run_config import RunConfig, Settings
+from openmm_rlis.config import build_problem
+from openmm_rlis.config.run_config import RunConfig
+from openmm_rlis.config.settings import Settings
 from openmm_rlis.config.user_system import OwnSystem
 from openmm_rlis.dynamics.engine import Engine
 from openmm_rlis.learning.pilot import choose_roots
@@ -103,7 +104,7 @@ def test_a_cloud_of_equal_values_is_all_of_them() -> None:
 def test_two_traps_are_both_named_the_larger_first(at_once: None, tmp_path: Path) -> None:
     rng = np.random.default_rng(1)
     x = np.concatenate([rng.normal(0.0, 0.03, 1200), rng.normal(0.5, 0.03, 700), rng.uniform(-0.8, 0.8, 100)])
-    problem = commands.build(RunConfig.from_yaml(hidden(tmp_path, 3.0)))
+    problem = build_problem.build(RunConfig.from_yaml(hidden(tmp_path, 3.0)))
     first, second = watched(problem, on_the_line(rng.permutation(x)))
     assert abs(first.center[0]) < 0.01 and abs(second.center[0] - 0.5) < 0.01
     assert 0.5 < first.time < 0.7 and 0.25 < second.time < 0.42
@@ -165,14 +166,14 @@ def pasted(path: Path, text: str) -> Problem:
     content["system"]["regions"] |= added["regions"]
     content["system"]["others"] = added["others"]
     path.write_text(yaml.safe_dump(content))
-    made = commands.build(RunConfig.from_yaml(path))
+    made = build_problem.build(RunConfig.from_yaml(path))
     assert isinstance(made, Problem)
     return made
 
 
 def test_a_trap_of_an_own_system_can_be_pasted(at_once: None, tmp_path: Path) -> None:
     path = hidden(tmp_path, 3.0)
-    problem = commands.build(RunConfig.from_yaml(path))
+    problem = build_problem.build(RunConfig.from_yaml(path))
     x = on_the_line(np.random.default_rng(1).normal(0.01, 0.05, 2000))
     found = watched(problem, x)
     text = message(problem, found, 1950, 31.0, tmp_path)
@@ -187,7 +188,7 @@ def test_a_trap_of_an_own_system_can_be_pasted(at_once: None, tmp_path: Path) ->
 
 def test_a_region_that_is_described_and_not_used_is_named(at_once: None, tmp_path: Path) -> None:
     path = hidden(tmp_path, 3.0, {**REGIONS, "M": {"within": {"x": ["-0.1 nm", "0.1 nm"]}}})
-    problem = commands.build(RunConfig.from_yaml(path))
+    problem = build_problem.build(RunConfig.from_yaml(path))
     found = watched(problem, on_the_line(np.random.default_rng(1).normal(0.0, 0.05, 2000)))
     text = message(problem, found, 1000, 31.0, tmp_path)
     assert "That is region M of the configuration: stop the run and use it:\n  others: [M]" in text
@@ -195,7 +196,7 @@ def test_a_region_that_is_described_and_not_used_is_named(at_once: None, tmp_pat
 
 def test_a_box_stays_off_the_intervals_of_the_regions(at_once: None, tmp_path: Path) -> None:
     path = hidden(tmp_path, 3.0)
-    problem = commands.build(RunConfig.from_yaml(path))
+    problem = build_problem.build(RunConfig.from_yaml(path))
     x = -0.85 + np.abs(np.random.default_rng(1).normal(0.0, 0.2, 2000))
     text = message(problem, watched(problem, on_the_line(x)), 1000, 31.0, tmp_path)
     again = pasted(path, text)  # which refuses regions that overlap
@@ -230,7 +231,7 @@ def test_features_of_several_numbers_make_a_ball_about_a_structure(at_once: None
     content = yaml.safe_load((EXAMPLE / "config.yaml").read_text())
     content["system"]["features"]["r"] = {"distances": "all"}
     (tmp_path / "config.yaml").write_text(yaml.safe_dump(content))
-    problem = commands.build(RunConfig.from_yaml(tmp_path / "config.yaml"))
+    problem = build_problem.build(RunConfig.from_yaml(tmp_path / "config.yaml"))
     rng = np.random.default_rng(1)
     x = problem.positions * 1.2 + 0.002 * rng.normal(size=(400, *problem.positions.shape))  # stretched: not in use
     (trap,) = watched(problem, x)
@@ -251,7 +252,7 @@ class SeenError(Exception):
 @pytest.mark.slow
 def test_a_hidden_intermediate_is_named_and_proposed(tmp_path: Path) -> None:
     path = hidden(tmp_path, 3.0)
-    problem = commands.build(RunConfig.from_yaml(path))
+    problem = build_problem.build(RunConfig.from_yaml(path))
     told: list[Progress] = []
 
     def listen(one: Progress) -> None:
