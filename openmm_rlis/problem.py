@@ -166,9 +166,9 @@ class Problem:
 
         With a core 1 is the core, and the rest of A is 0. Raises what `places` does.
         """
-        return self.places(positions)[0]
+        return self.classify(positions)[0]
 
-    def places(self, positions: NDArray[np.float64]) -> tuple[NDArray[np.int8], NDArray[np.bool_]]:
+    def classify(self, positions: NDArray[np.float64]) -> tuple[NDArray[np.int8], NDArray[np.bool_]]:
         """Return the codes (n,) of positions (n, n_atoms, 3), see `label`, and who is in A, in its core or not.
 
         Raises
@@ -195,7 +195,7 @@ class Problem:
         return codes, inside
 
     def with_core(self, core: Region) -> Problem:
-        """Return this problem for walks that start and fail at a core of A, see `openmm_rlis.core`.
+        """Return this problem for walks that start and fail at a core of A, see `basin.inner_region`.
 
         Its `source` is the core and `whole_source` is A.
         """

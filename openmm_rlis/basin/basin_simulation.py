@@ -54,14 +54,14 @@ def run_basin(engine: Engine, state: FluxState, n_lags: int, longest: int) -> Fl
     """
     problem, n = engine.problem, len(state.positions)
     x, last, away = state.positions.copy(), state.last_in_source.copy(), state.away.copy()
-    inside = problem.places(x)[1]
+    inside = problem.classify(x)[1]
     tables = np.zeros((2, n_lags, n), dtype=bool)
     hits, n_exits = np.zeros((n, len(problem.regions) + 1), dtype=np.int64), np.zeros(n, dtype=np.int64)
     seen, left = [], [np.zeros((0, 2), dtype=np.int64)]
     for lag in range(n_lags):
         tables[:, lag] = away != 0, ~inside
         y, _ = engine.propagate(x)
-        codes, now_inside = problem.places(y)
+        codes, now_inside = problem.classify(y)
         leaving, starting = inside & ~now_inside, (away == 0) & (codes != SOURCE)
         n_exits += leaving
         left.append(numbered(leaving, lag))

@@ -26,7 +26,7 @@ from ..dynamics.engine import Engine
 from ..errors import InputError, bad_input
 from ..problem import SOURCE, TARGET, Problem
 from ..storage.array_names import prefixed, unprefixed
-from .inner_region import Core, Distances
+from .inner_region import Core, RadiusRecorder
 
 Array = NDArray[np.float64]
 
@@ -171,7 +171,7 @@ def run_flux(
     for lag in range(n_lags):
         tables[:, lag] = ~in_core, outside
         y, _ = engine.propagate(x)
-        codes, inside = problem.places(y)
+        codes, inside = problem.classify(y)
         if watch is not None:
             watch(y, inside)
         leaving = ~outside & ~inside
@@ -259,7 +259,7 @@ def first_exits(
     InputError
         No replica ever left A, or its core.
     """
-    seen = Distances(engine.problem, n_lags // 2)
+    seen = RadiusRecorder(engine.problem, n_lags // 2)
     run = run_flux(engine, initial_state(engine.problem, n_replicas), n_lags, watch=seen if may_have_core else None)
     core = seen.core() if may_have_core else None
     if core is not None:

@@ -61,7 +61,7 @@ class Core:
         return cls(arrays["center"], arrays["scale"], float(arrays["radius"]))
 
 
-class Distances:
+class RadiusRecorder:
     """Watches an unbiased run, from a lag on, and says how large a core is left often enough.
 
     `center` and `scale` (k,) are known after that lag.

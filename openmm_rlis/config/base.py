@@ -1,6 +1,6 @@
 """What all configuration models share: unknown names and bad values as one line, numbers with units.
 
-A `Section` is a frozen pydantic model that refuses unknown names and says which known one is nearest. Units come as
+A `ConfigModel` is a frozen pydantic model that refuses unknown names and says which known one is nearest. Units come as
 text (`300 K`, `0.5 fs`) and leave as floats in OpenMM's units. Neither torch nor openmm is needed here.
 """
 
@@ -33,7 +33,7 @@ _NUMBERS = (int, float, int | None, float | None)
 _QUANTITY = re.compile(r"([-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?)\s*(.*)", re.DOTALL)
 
 
-class Section(BaseModel):
+class ConfigModel(BaseModel):
     """A frozen model that names the nearest known entry when it meets an unknown one."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, use_attribute_docstrings=True)

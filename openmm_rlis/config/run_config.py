@@ -15,7 +15,7 @@ import yaml
 from pydantic import Discriminator, Field, StringConstraints, Tag, model_validator
 
 from ..errors import bad_input
-from .base import Section, validated
+from .base import ConfigModel, validated
 from .settings import Settings
 from .user_system import PREFIX, OwnSystem
 from .yaml_values import read_yaml
@@ -38,7 +38,7 @@ LIMITS = {
 _BACKWARD_SEED = 1_000_000
 
 
-class RunConfig(Section):
+class RunConfig(ConfigModel):
     """One command: which system, which estimate, how exact and how long."""
 
     format_version: Literal[1] = 1

@@ -7,10 +7,10 @@ from typing import Any, Literal, Self
 
 from pydantic import Field
 
-from .base import Section, validated
+from .base import ConfigModel, validated
 
 
-class Settings(Section):
+class Settings(ConfigModel):
     """How the sampler works: cost and variance depend on these numbers, the expected result does not."""
 
     n_batches: int = Field(20, ge=2, le=10_000)

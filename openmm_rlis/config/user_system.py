@@ -18,7 +18,7 @@ from typing import Annotated, Any, ClassVar, Literal, Self
 from pydantic import BeforeValidator, Discriminator, Field, StringConstraints, Tag, model_validator
 
 from ..errors import bad_input
-from .base import Length, Rate, Section, Temperature, Time, in_units, unknown_name, validated
+from .base import ConfigModel, Length, Rate, Temperature, Time, in_units, unknown_name, validated
 
 PREFIX = "own:"
 """How the name of an own system begins in results, so that no packaged one is mistaken for it."""
@@ -54,7 +54,7 @@ Group = Annotated[str | list[int | str], BeforeValidator(_group)]
 Bound = Annotated[float | str | None, BeforeValidator(_bound)]
 
 
-class Distance(Section):
+class Distance(ConfigModel):
     """Distance of two atoms, in nm."""
 
     unit: ClassVar[str] = "length"
@@ -62,7 +62,7 @@ class Distance(Section):
     """Two atoms, each an index from 0 or an mdtraj selection of one atom."""
 
 
-class Angle(Section):
+class Angle(ConfigModel):
     """Angle at the second of three atoms, 0 to 180 degrees; the value function sees its cosine."""
 
     unit: ClassVar[str] = "angle"
@@ -70,7 +70,7 @@ class Angle(Section):
     """Three atoms, each an index from 0 or an mdtraj selection of one atom."""
 
 
-class Dihedral(Section):
+class Dihedral(ConfigModel):
     """Dihedral angle of four atoms, periodic; the value function and balls see its sine and cosine."""
 
     unit: ClassVar[str] = "angle"
@@ -78,7 +78,7 @@ class Dihedral(Section):
     """Four atoms, each an index from 0 or an mdtraj selection of one atom."""
 
 
-class Coordinate(Section):
+class Coordinate(ConfigModel):
     """One coordinate of one atom, in nm; only for systems that something holds in space."""
 
     unit: ClassVar[str] = "length"
@@ -86,7 +86,7 @@ class Coordinate(Section):
     """The atom and the axis, x, y or z."""
 
 
-class Distances(Section):
+class Distances(ConfigModel):
     """Distances of all pairs of a group, in nm; for the value function and for balls, not for intervals."""
 
     unit: ClassVar[str] = ""
@@ -96,7 +96,7 @@ class Distances(Section):
     """Sort them, so that exchanging like atoms changes nothing."""
 
 
-class Coordination(Section):
+class Coordination(ConfigModel):
     """Coordination numbers sum_j 1 / (1 + (r_ij / radius)^power) in a group; for the value function and for balls."""
 
     unit: ClassVar[str] = ""
@@ -110,7 +110,7 @@ class Coordination(Section):
     """Sort them, so that exchanging like atoms changes nothing."""
 
 
-class Spectrum(Section):
+class Spectrum(ConfigModel):
     """Eigenvalues of the contact matrix, 1 / (1 + (r_ij / radius)^power), of a group of atoms that are alike."""
 
     unit: ClassVar[str] = ""
@@ -143,7 +143,7 @@ AnyFeature = Annotated[
 ]  # fmt: skip
 
 
-class Within(Section):
+class Within(ConfigModel):
     """A box: every named feature lies in its interval."""
 
     within: dict[Name, tuple[Bound, Bound]] = Field(min_length=1, json_schema_extra=NAMED)
@@ -154,7 +154,7 @@ class Within(Section):
     the main structure lies elsewhere."""
 
 
-class BallShape(Section):
+class BallShape(ConfigModel):
     """A ball about a structure: the norm of the difference of the features is at most the radius."""
 
     around: Path
@@ -166,7 +166,7 @@ class BallShape(Section):
     """Largest norm of the difference, in the features' own units."""
 
 
-class Ball(Section):
+class Ball(ConfigModel):
     """A ball about a structure in the space of features."""
 
     ball: BallShape
@@ -176,7 +176,7 @@ class Ball(Section):
 AnyRegion = Annotated[Annotated[Within, Tag("<within>")] | Annotated[Ball, Tag("<ball>")], _kind(("within", "ball"))]
 
 
-class OwnSystem(Section):
+class OwnSystem(ConfigModel):
     """A system of your own, from files; paths are relative to the configuration file."""
 
     name: Name = "system"

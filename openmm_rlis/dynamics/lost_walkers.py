@@ -26,7 +26,7 @@ from ..geometry.finite import place
 from ..problem import Problem
 from .bias import Bias
 from .packing import MAX_PACKED_ATOMS, can_pack, in_groups, pack
-from .propagators import SYSTEM_GROUPS, Stepper, make_context, packed_context
+from .propagators import SYSTEM_GROUPS, StepwisePropagator, make_context, packed_context
 
 Array = NDArray[np.float64]
 FAR = 1e6
@@ -153,7 +153,7 @@ def _last_seen(where: Where, before: Array) -> tuple[Array | None, Array]:
     single = copy.copy(where.problem)
     single.lag_steps = 1
     n = COPIES if can_pack(single.system) else 1
-    stepper = Stepper(single, n, "plain" if where.bias is None else "biased", where.platform, where.bias)
+    stepper = StepwisePropagator(single, n, "plain" if where.bias is None else "biased", where.platform, where.bias)
     stepper.seed(1)
     end = time.monotonic() + SECONDS
     for _ in range(-(-REPEATS // n)):

@@ -78,11 +78,11 @@ def steps_here(platform: openmm.Platform | None, n_dof: int, kind: Kind) -> bool
 def make_mover(problem: Problem, size: int, kind: Kind, platform: openmm.Platform | None, bias: Bias | None) -> Mover:
     """Return what moves `size` copies of the problem's System; movers of another kind than "biased" have no bias."""
     shadowed = shadow_integrator(problem.system, not on_cpu(platform))
-    made = Stepper if shadowed or steps_here(platform, 3 * size * problem.n_atoms, kind) else Program
+    made = StepwisePropagator if shadowed or steps_here(platform, 3 * size * problem.n_atoms, kind) else IntegratorPropagator
     return made(problem, size, kind, platform, bias if kind == "biased" else None)
 
 
-class Program:
+class IntegratorPropagator:
     """Moves by a CustomIntegrator of which one step is a lag; its Context is made with the first seed."""
 
     def __init__(
@@ -142,7 +142,7 @@ class Program:
         return reached.reshape(self.size, -1, 3)
 
 
-class Stepper:
+class StepwisePropagator:
     """Moves step by step, with OpenMM's forces; same formulas as `integrators`."""
 
     def __init__(

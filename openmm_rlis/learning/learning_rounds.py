@@ -29,7 +29,7 @@ from ..storage.array_names import prefixed, unprefixed
 from ..value_function import ValueFunction, feature_statistics
 from ..walks.adaptive_splitting import find_target, make_score, split
 from ..walks.trap_text import watcher
-from .pilot import ALONE, Crew, pilot
+from .pilot import ALONE, WalkShares, pilot
 from .planning import LATE_ROUNDS, walk_product
 from .training import Samples, train
 
@@ -44,7 +44,7 @@ FEWEST_ROOTS = 10
 
 
 @dataclass(frozen=True)
-class Lesson:
+class LearningRound:
     """What a round of learning leaves behind: the value after it, its samples and tallies, numbers for a person."""
 
     value: ValueFunction
@@ -58,14 +58,14 @@ class Lesson:
         return {**prefixed("value", self.value.arrays()), **samples, "tallies": self.tallies}
 
     @classmethod
-    def from_arrays(cls, features: nn.Module, arrays: Mapping[str, NDArray[Any]], info: Mapping[str, Any]) -> Lesson:
+    def from_arrays(cls, features: nn.Module, arrays: Mapping[str, NDArray[Any]], info: Mapping[str, Any]) -> LearningRound:
         """Return the lesson that `arrays` was called on; early ones kept no tallies."""
         value = ValueFunction.from_arrays(features, unprefixed("value", arrays))
         tallies = arrays.get("tallies", np.zeros((3, N_BINS)))
         return cls(value, Samples(**unprefixed("samples", arrays)), tallies, dict(info))
 
     @classmethod
-    def given(cls, value: ValueFunction) -> Lesson:
+    def given(cls, value: ValueFunction) -> LearningRound:
         """Return a value function that was given, as a lesson without samples."""
         none = Samples(np.empty((0, len(value.mean))), np.empty(0))
         return cls(value, none, np.zeros((3, N_BINS)), {})
@@ -74,7 +74,7 @@ class Lesson:
 def cold_start(
     engine: Engine, run: FluxRun, settings: Settings, rng: np.random.Generator,
     report: Callable[[str], None] = lambda _: None,
-) -> Lesson:  # fmt: skip
+) -> LearningRound:  # fmt: skip
     """Return a first value function from adaptive multilevel splitting; `report` is told of every level."""
     problem = engine.problem
     engine.reseed(rng)
@@ -88,16 +88,16 @@ def cold_start(
     samples = Samples(evaluate(problem.features, found.frames), found.frame_log_values)
     train(value, [samples], rng, loss=settings.loss, epochs=30, fewest_steps=1500, learning_rate=1e-2)
     info = {"levels": found.n_levels, "log_probability": found.log_probability, "arrivals": len(found.arrivals)}
-    return Lesson(value.eval(), samples, np.zeros((3, N_BINS)), info)
+    return LearningRound(value.eval(), samples, np.zeros((3, N_BINS)), info)
 
 
-def learned_importance(history: Sequence[Lesson]) -> Importance:
+def learned_importance(history: Sequence[LearningRound]) -> Importance:
     """Return the importance that the last rounds ask for."""
     return fit(np.sum([lesson.tallies for lesson in history[-LATE_ROUNDS:]], axis=0))
 
 
 def roots_to_learn_from(
-    history: Sequence[Lesson], n_rounds: int, settings: Settings, target_error: float, left: float = math.inf
+    history: Sequence[LearningRound], n_rounds: int, settings: Settings, target_error: float, left: float = math.inf
 ) -> int:
     """Return how many roots the next round of learning should walk; 0 ends it.
 
@@ -131,9 +131,9 @@ def roots_to_learn_from(
 
 
 def learn_round(
-    engine: Engine, history: Sequence[Lesson], run: FluxRun, settings: Settings, rng: np.random.Generator,
-    crew: Crew = ALONE,
-) -> Lesson:  # fmt: skip
+    engine: Engine, history: Sequence[LearningRound], run: FluxRun, settings: Settings, rng: np.random.Generator,
+    crew: WalkShares = ALONE,
+) -> LearningRound:  # fmt: skip
     """Walk with the last lesson's V, take returns, and fit a copy of it to them and to those of earlier lessons.
 
     The cold start, the first of `history`, is learned from as well until a round before this one has reached B: returns
@@ -146,13 +146,13 @@ def learn_round(
     walked = [*[lesson.samples for lesson in rounds], samples][-REPLAYED_ROUNDS:]
     arrived = any(lesson.info["success_probability"] > 0.0 for lesson in rounds)
     loss = train(learner, walked if arrived else [first.samples, *walked], rng, loss=settings.loss)
-    return Lesson(learner.eval(), samples, tallies, {**info, "loss": loss})
+    return LearningRound(learner.eval(), samples, tallies, {**info, "loss": loss})
 
 
-def pilot_lesson(
-    engine: Engine, given: Lesson, run: FluxRun, settings: Settings, rng: np.random.Generator, crew: Crew = ALONE
-) -> Lesson:
+def pilot_round(
+    engine: Engine, given: LearningRound, run: FluxRun, settings: Settings, rng: np.random.Generator, crew: WalkShares = ALONE
+) -> LearningRound:
     """Return what a plan needs to know of a value function that is not trained: one given, or without rounds."""
     _, tallies, info = pilot(engine, given.value, UNTEMPERED, run, settings, rng, crew)
-    return Lesson(given.value, given.samples, tallies, info)
+    return LearningRound(given.value, given.samples, tallies, info)
 

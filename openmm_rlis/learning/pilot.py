@@ -74,7 +74,7 @@ def walk_roots(
 
 
 @dataclass(frozen=True)
-class Trial:
+class WalkStatistics:
     """What the walks of some roots say.
 
     `shares`, `martingale` and `late` (n,) are what arrived of each root, its martingale and the lags that a basin
@@ -100,7 +100,7 @@ class Trial:
 def try_roots(
     engine: Engine, value: ValueFunction, importance: Importance, roots: Roots, settings: Settings,
     rng: np.random.Generator,
-) -> Trial:  # fmt: skip
+) -> WalkStatistics:  # fmt: skip
     """Walk roots and return what the walk says; the engine draws from where its random stream is."""
     cost = engine.cost
     before, calls = cost.force_evaluations, cost.network_calls
@@ -109,7 +109,7 @@ def try_roots(
     n_samples = int((done.frames.codes == OUTSIDE).sum())
     weights, paths = np.exp(roots.log_weights), done.paths
     success_frames = int(paths.prune(paths.labels == TARGET).n_frames)
-    return Trial(
+    return WalkStatistics(
         weights * done.success, weights * done.martingale, weights * done.excursions.late,
         float((weights * done.ended).sum()), done.tallies, samples, n_samples, paths.n_frames, success_frames,
         done.n_lags, done.peak, cost.force_evaluations - before, cost.network_calls - calls,
@@ -117,7 +117,7 @@ def try_roots(
 
 
 @dataclass(frozen=True)
-class TrialTask:
+class WalkStatisticsTask:
     """Everything that one process needs to walk some shares of the roots of a round."""
 
     problem: Problem
@@ -129,7 +129,7 @@ class TrialTask:
     parts: tuple[Roots, ...]
     rngs: tuple[np.random.Generator, ...]
 
-    def __call__(self, shares: Sequence[int]) -> list[Trial]:
+    def __call__(self, shares: Sequence[int]) -> list[WalkStatistics]:
         """Return the trials of shares, in order."""
         with one_thread():
             value = ValueFunction.from_arrays(self.problem.features, self.value)
@@ -137,26 +137,26 @@ class TrialTask:
             engine.deadline = self.deadline
             return [self._one(engine, value, share) for share in shares]
 
-    def _one(self, engine: Engine, value: ValueFunction, share: int) -> Trial:
+    def _one(self, engine: Engine, value: ValueFunction, share: int) -> WalkStatistics:
         rng = self.rngs[share]
         engine.reseed(rng)
         return try_roots(engine, value, self.importance, self.parts[share], self.settings, rng)
 
 
 @dataclass(frozen=True)
-class Crew:
+class WalkShares:
     """Who walks the roots of a pilot, and into how many shares they are divided."""
 
     executor: Executor = field(default_factory=Executor)
     n_shares: int = 1
 
 
-ALONE = Crew()
+ALONE = WalkShares()
 
 
 def pilot(
     engine: Engine, value: ValueFunction, importance: Importance, run: FluxRun, settings: Settings,
-    rng: np.random.Generator, crew: Crew = ALONE,
+    rng: np.random.Generator, crew: WalkShares = ALONE,
 ) -> tuple[Samples, Array, dict[str, Any]]:  # fmt: skip
     """Walk `learning_roots` roots from the exits of a run.
 
@@ -203,22 +203,22 @@ def pilot(
 
 def _shared(
     engine: Engine, value: ValueFunction, importance: Importance, roots: Roots, settings: Settings,
-    rng: np.random.Generator, crew: Crew,
-) -> list[Trial]:  # fmt: skip
+    rng: np.random.Generator, crew: WalkShares,
+) -> list[WalkStatistics]:  # fmt: skip
     """Return the trials of the crew. Neighbours among the roots are much alike, so the shares are dealt out in turn."""
     n_shares = min(crew.n_shares, len(roots.positions))
     parts = tuple(Roots(*(getattr(roots, f.name)[i::n_shares] for f in fields(Roots))) for i in range(n_shares))
-    task = TrialTask(
+    task = WalkStatisticsTask(
         engine.problem, value.arrays(), importance, settings, engine.platform_name, engine.deadline, parts,
         tuple(rng.spawn(n_shares)),
     )  # fmt: skip
-    trials: list[Trial] = crew.executor.map(task, range(n_shares))
+    trials: list[WalkStatistics] = crew.executor.map(task, range(n_shares))
     engine.cost.force_evaluations += sum(trial.evaluations for trial in trials)
     engine.cost.network_calls += sum(trial.network_calls for trial in trials)
     return trials
 
 
-def _pooled(trials: Sequence[Trial], rng: np.random.Generator) -> Samples:
+def _pooled(trials: Sequence[WalkStatistics], rng: np.random.Generator) -> Samples:
     """Return samples drawn evenly from the frames of all trials."""
     if len(trials) == 1:
         return trials[0].samples

@@ -12,7 +12,7 @@ from ..basin.exit_flux import FluxRun
 from ..config.settings import Settings
 from ..problem import Problem
 from ..statistics.control_variate import coefficient
-from ..statistics.interim_analyses import FIRST_LOOK, SECOND_LOOK
+from ..statistics.interim_analyses import FIRST_ANALYSIS, SECOND_ANALYSIS
 from ..value_function import ValueFunction
 
 LATE_ROUNDS = 3
@@ -97,12 +97,12 @@ def make_plan(
     n_replicas = len(run.n_exits)
     sums = np.bincount(run.replica, np.exp(value.log_value(run.exits)), minlength=n_replicas)
     v_flux = float(sums.var() / sums.mean() ** 2) * run.n_lags * problem.lag_steps
-    total = (np.sqrt(v_flux) + np.sqrt(v_walk)) ** 2 / target_relative_error**2 / FIRST_LOOK
+    total = (np.sqrt(v_flux) + np.sqrt(v_walk)) ** 2 / target_relative_error**2 / FIRST_ANALYSIS
     total = max(min(total, budget), 1.0)
     share = np.sqrt(v_flux) / (np.sqrt(v_flux) + np.sqrt(v_walk))
     lags = total * share / (settings.n_batches * settings.replicas * problem.lag_steps)
     there = run.n_lags if len(run.lags) == len(run.exits) else 0  # runs made before exits had lags cannot be cut
-    more = np.clip(there / SECOND_LOOK / max(lags, 1.0), 1.0, MOST_READY)
+    more = np.clip(there / SECOND_ANALYSIS / max(lags, 1.0), 1.0, MOST_READY)
     # The variance of the best division, of which less is left to the walks: 1 = share / more + (1 - share) / less.
     less = (1.0 - share) / (1.0 - share / more)
     lags, roots = lags * more, total * (1.0 - share) * less / (settings.n_batches * per_root)

@@ -184,13 +184,13 @@ def _moves(problem: Problem, platform: str | None, deadline: float) -> tuple[Arr
             break
         before.append(x)
         after.append(moved)
-        x = np.where(problem.places(moved)[1][:, None, None], moved, x)
+        x = np.where(problem.classify(moved)[1][:, None, None], moved, x)
     return np.concatenate(before), np.concatenate(after)
 
 
 def _spread(problem: Problem, after: Array) -> Array:
     """Return the standard deviations (k,) of the features that the value function sees, of walkers in A."""
-    inside = after[problem.places(after)[1]]
+    inside = after[problem.classify(after)[1]]
     return evaluate(problem.features, inside if len(inside) > 1 else after).std(axis=0)
 
 

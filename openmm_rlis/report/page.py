@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 from ..storage.atomic_files import read, replace, storage_errors
 from . import path_figures, projections, provenance, wording
 from . import statistics_figures as figures
-from .path_figures import Scene
+from .path_figures import ReportData
 from .plot_data import RunData, obtain, thinning
 from .statistics_figures import styled
 from .wording import Row
@@ -50,7 +50,7 @@ class Section:
     fixed: list[str] = field(default_factory=list)
 
 
-def write(path: Path, scene: Scene) -> Path:
+def write(path: Path, scene: ReportData) -> Path:
     """Write the page of one run, or of both directions, to `path` in their directory and return it."""
     with styled():
         text = render(scene, path.parent)
@@ -59,7 +59,7 @@ def write(path: Path, scene: Scene) -> Path:
     return path
 
 
-def render(scene: Scene, directory: Path) -> str:
+def render(scene: ReportData, directory: Path) -> str:
     """Return the page as HTML."""
     import jinja2
 
@@ -111,7 +111,7 @@ def _first_facts(runs: Sequence[RunData], directory: Path) -> list[tuple[str, st
     ]
 
 
-def _cover(scene: Scene) -> Picture | None:
+def _cover(scene: ReportData) -> Picture | None:
     """Return the picture of the first screen: success paths, or the rate of every batch."""
     run = scene.runs[0]
     if scene.ground is not None and scene.plane is not None:
@@ -126,7 +126,7 @@ def _cover(scene: Scene) -> Picture | None:
     return _each(scene.runs[:1], figures.draw_batches, "Rate of {} in each batch", "The rate in each batch.")[0]
 
 
-def _background(scene: Scene) -> str:
+def _background(scene: ReportData) -> str:
     """Return what the grey background of a plane is; with one direction it is no equilibrium near the target."""
     names = {name for run in scene.runs for name in wording.ends(run)[:1] if run.has_success}
     return f"the free energy of configurations whose last region was {' or '.join(sorted(names))}"
@@ -201,7 +201,7 @@ def _weights(runs: Sequence[RunData]) -> Section:
     return Section("Where the weight sits", words if runs else ["Brute force has no weights."], pictures=pictures)
 
 
-def _paths(scene: Scene) -> Section:
+def _paths(scene: ReportData) -> Section:
     runs = [run for run in scene.runs if run.has_success]
     if not runs:
         return Section("How it happens", ["No success path is stored, so there is nothing to show."])
@@ -241,7 +241,7 @@ def _sampled(run: RunData) -> str:
     )
 
 
-def _channels(scene: Scene) -> Section:
+def _channels(scene: ReportData) -> Section:
     words = [
         "Success paths are grouped by where the committor last passes 1/2, without being told of any channel; channels "
         "that the features cannot tell apart are one."
@@ -267,7 +267,7 @@ def _channels(scene: Scene) -> Section:
     return Section("Channels", words, pictures=pictures)
 
 
-def _channel_pictures(scene: Scene, run: RunData, grouping: Grouping) -> list[Picture]:
+def _channel_pictures(scene: ReportData, run: RunData, grouping: Grouping) -> list[Picture]:
     draw = lambda axis, _run, _colour: figures.draw_channels(axis, grouping)  # noqa: E731
     found = _each([run], draw, "Shares of the channels, {}", "Share of each channel; lines are 95 % intervals.")
     if scene.plane is not None and scene.ground is not None:
@@ -277,7 +277,7 @@ def _channel_pictures(scene: Scene, run: RunData, grouping: Grouping) -> list[Pi
     return found
 
 
-def _configurations(scene: Scene) -> Section:
+def _configurations(scene: ReportData) -> Section:
     runs, words = [run for run in scene.runs if run.has_success], []
     small, pictures = [], []
     for run in runs:

@@ -72,7 +72,7 @@ class Landscape:
 
 
 @dataclass(frozen=True)
-class Scene:
+class ReportData:
     """What several figures share: runs, the plane to draw on and its background, channels or why there are none."""
 
     runs: Sequence[RunData]
@@ -81,14 +81,14 @@ class Scene:
     channels: list[tuple[Grouping | None, str]]
 
 
-def look(runs: Sequence[RunData], plane: Plane | None) -> Scene:
+def prepare(runs: Sequence[RunData], plane: Plane | None) -> ReportData:
     """Return what the figures of some runs share."""
     some = any(run.has_success for run in runs)
     ground = landscape(runs, plane) if some and plane is not None and plane.width == 2 else None
-    return Scene(runs, plane, ground, [channels_of(run) for run in runs])
+    return ReportData(runs, plane, ground, [channels_of(run) for run in runs])
 
 
-def draw_all(scene: Scene, folder: Path) -> list[Path]:
+def draw_all(scene: ReportData, folder: Path) -> list[Path]:
     """Draw as PNG every figure that the data allow and return the files written."""
     runs = scene.runs
     with styled():

@@ -18,7 +18,7 @@ from ..errors import bad_input
 from ..results.directions import holds_run, run_directories
 from ..storage.run_directory import RunDirectory
 from . import page
-from .path_figures import draw_all, look
+from .path_figures import draw_all, prepare
 from .plot_data import load
 from .projections import choose, system_module
 
@@ -59,7 +59,7 @@ def report(directory: Path, figures: bool = True, problem: Problem | None = None
             console.print(item)
     if not figures:
         return []
-    scene = look(runs, choose(runs, system_module(runs[0].result)))
+    scene = prepare(runs, choose(runs, system_module(runs[0].result)))
     return [*draw_all(scene, directory / "figures"), page.write(directory / "report.html", scene)]
 
 

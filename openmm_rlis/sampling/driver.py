@@ -30,14 +30,14 @@ from ..dynamics.engine import Cost, Engine, one_thread
 from ..dynamics.platforms import platform_text
 from ..errors import DivergedError, NotFiniteError, RlisError, lost_in
 from ..learning.learning_rounds import (
-    Lesson,
+    LearningRound,
     cold_start,
     learn_round,
     learned_importance,
-    pilot_lesson,
+    pilot_round,
     roots_to_learn_from,
 )
-from ..learning.pilot import Crew, make_engine
+from ..learning.pilot import WalkShares, make_engine
 from ..learning.planning import Plan, make_plan
 from ..preflight.lag_check import warn_of_long_lag
 from ..problem import Problem
@@ -45,7 +45,7 @@ from ..results.rate_guess import guess, guess_text, rate_of
 from ..results.result import Result
 from ..statistics.estimators import Estimate
 from ..statistics.importance import UNTEMPERED, Importance
-from ..statistics.interim_analyses import FIRST_LOOK, is_look, rounds_to_look
+from ..statistics.interim_analyses import FIRST_ANALYSIS, is_interim_analysis, rounds_to_interim_analysis
 from ..storage.array_names import prefixed, unprefixed
 from ..storage.atomic_files import size_text
 from ..storage.cost_meter import SPENT, LimitError, Meter, active
@@ -133,7 +133,7 @@ class Loop:
 
     def _sample(self, executor: Executor) -> str:
         first, flux = self._start(executor)
-        crew = Crew(executor, len(self._groups(self.settings.n_batches)))
+        crew = WalkShares(executor, len(self._groups(self.settings.n_batches)))
         lessons = self._learn(flux, first, crew)
         value = lessons[-1].value
         plan, importance = self._plan(flux, lessons, crew)
@@ -161,7 +161,7 @@ class Loop:
         stored = self.store.read_round("flux", 0)
         return FluxRun.from_arrays(stored.arrays, int(stored.info["lags"]), stored.info["time"])
 
-    def _learn(self, flux: FluxRun, first: Lesson, crew: Crew) -> list[Lesson]:
+    def _learn(self, flux: FluxRun, first: LearningRound, crew: WalkShares) -> list[LearningRound]:
         """Return the cold start and the lessons after it, the last with the V to use."""
         self.stage = "learning"
         history, index, stored = [first], 0, len(self.store.rounds("learning"))
@@ -185,11 +185,11 @@ class Loop:
             index += 1
         return history
 
-    def _start(self, executor: Executor) -> tuple[Lesson, FluxRun]:
+    def _start(self, executor: Executor) -> tuple[LearningRound, FluxRun]:
         """Return the first V and the run in A; if B cannot be reached, nobody waits for the latter."""
         if self.store.rounds("given"):
             arrays = self.store.read_round("given", 0).arrays
-            first = Lesson.given(ValueFunction.from_arrays(self.problem.features, arrays))
+            first = LearningRound.given(ValueFunction.from_arrays(self.problem.features, arrays))
             return first, self._flux(self._settling(executor))
         if not self.store.rounds("start"):
             self._tell("start", 0, "adaptive multilevel splitting")
@@ -209,16 +209,16 @@ class Loop:
         self._tell("start", 0, f"{first.info['levels']} levels, ln P = {first.info['log_probability']:.2f}")
         return first, self._flux(settling)
 
-    def _plan(self, flux: FluxRun, history: list[Lesson], crew: Crew) -> tuple[Plan, Importance]:
+    def _plan(self, flux: FluxRun, history: list[LearningRound], crew: WalkShares) -> tuple[Plan, Importance]:
         if not self.store.rounds("plan"):
             (target, left), value = self._need(), history[-1].value
             cost, lessons = Cost(), history[1:]
             if not lessons:
                 engine = make_engine(self.inner, self.settings, self.config["platform"], value)
-                lessons = [pilot_lesson(engine, history[-1], flux, self.settings, stream(self.seed, PILOT), crew)]
+                lessons = [pilot_round(engine, history[-1], flux, self.settings, stream(self.seed, PILOT), crew)]
                 cost = engine.cost
             infos = [lesson.info for lesson in lessons]
-            wanted = make_plan(self.inner, value, flux, infos, self.settings, target, left / FIRST_LOOK)
+            wanted = make_plan(self.inner, value, flux, infos, self.settings, target, left / FIRST_ANALYSIS)
             plan = wanted.fitting(self.settings, self.problem.lag_steps, MARGIN * self._need()[1])
             if plan is None:
                 raise LimitError(self.goal.nearest_limit(self.meter.evaluations, self.meter.seconds))
@@ -285,9 +285,9 @@ class Loop:
                 result = Result(self.store, self.problem, result)
                 wanted = self.goal.error_wanted(index > 0 and any(check.doubts_error for check in result.checks))
                 self.teller.production(result, index, wanted, self.goal)
-                if is_look(index) and result.rate.relative_error <= wanted:
+                if is_interim_analysis(index) and result.rate.relative_error <= wanted:
                     return "target"
-                block = range(index, index + rounds_to_look(index, together))
+                block = range(index, index + rounds_to_interim_analysis(index, together))
                 while len(block) > 1 and self._over_limit(foreseen(block), len(block) * seconds):
                     block = block[:-1]
                 stop = self._over_limit(foreseen(block), seconds or foreseen(block) / self._speed())
@@ -324,15 +324,15 @@ class Loop:
         info["block"] = [block.start, len(block)]
         self._write("production", index, arrays | prefixed("state", state), info, cost, trees, seconds)
 
-    def _keep_lesson(self, stage: str, index: int, lesson: Lesson, engine: Engine, core: Core | None = None) -> None:
+    def _keep_lesson(self, stage: str, index: int, lesson: LearningRound, engine: Engine, core: Core | None = None) -> None:
         arrays = lesson.arrays() | (prefixed("core", core.arrays()) if core else {})
         cost = engine.cost.force_evaluations
         info = {**lesson.info, "learning_evaluations": cost, "network_calls": engine.cost.network_calls}
         self._write(stage, index, arrays, info, cost)
 
-    def _read_lesson(self, stage: str, index: int) -> Lesson:
+    def _read_lesson(self, stage: str, index: int) -> LearningRound:
         stored = self.store.read_round(stage, index)
-        return Lesson.from_arrays(self.problem.features, stored.arrays, stored.info)
+        return LearningRound.from_arrays(self.problem.features, stored.arrays, stored.info)
 
     def _write(
         self,

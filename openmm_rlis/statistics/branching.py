@@ -6,7 +6,7 @@ Replace it by N copies of weight w', with N random but drawn from the past only.
 
     E[ sum over copies of w' ]  =  E[N w'|past]  =  w.
 
-That one line is the whole module.  `branch` applies it walker by walker, `comb` to a population at once (to bring it
+That one line is the whole module.  `branch` applies it walker by walker, `resample` to a population at once (to bring it
 to a given size), and `draw_roots` to a pool of starting points (weights of a mean instead of a sum).  How much is
 gained depends on how well the importance ``G = w V(x)/V(x_0)`` follows ``w q(x)``; *whether the answer is right does
 not*.
@@ -120,7 +120,7 @@ def branch(log_g: ArrayLike, window: Window, rng: np.random.Generator) -> Offspr
     return Offspring(parents, 0.0 - log_p[parents] - np.log(copies[parents]))
 
 
-def comb(log_weights: ArrayLike, n: int, rng: np.random.Generator) -> Offspring:
+def resample(log_weights: ArrayLike, n: int, rng: np.random.Generator) -> Offspring:
     """Resample a population to exactly n walkers, systematically.
 
     Walker i gets ``n g_i / sum g`` copies on average, each with its weight divided by that number, which may be less

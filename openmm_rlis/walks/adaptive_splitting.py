@@ -205,7 +205,7 @@ def _finish(
         if len(alive) <= stragglers:
             return
         moved, _ = engine.propagate(np.stack([path.frames[-1] for path in alive]))
-        (codes, inside), scores = engine.problem.places(moved), score(moved)
+        (codes, inside), scores = engine.problem.classify(moved), score(moved)
         if watch is not None:
             watch(lag, moved, (codes == OUTSIDE) & ~inside)
         for path, x, code, s in zip(alive, moved, codes.tolist(), scores.tolist(), strict=True):

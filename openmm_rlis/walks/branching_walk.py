@@ -33,7 +33,7 @@ from ..dynamics.engine import Engine
 from ..errors import RlisError
 from ..paths.tree import PathTree
 from ..problem import OUTSIDE, TARGET
-from ..statistics.branching import Offspring, Window, branch, comb
+from ..statistics.branching import Offspring, Window, branch, resample
 from ..statistics.importance import N_BINS, UNTEMPERED, tally
 from ..statistics.weights import log_sum
 from .traps import Watch
@@ -143,7 +143,7 @@ def walk(
         A walker's coordinates are not finite.
     """
     record, n = Recorder(), len(roots.positions)
-    codes, inside = engine.problem.places(roots.positions)
+    codes, inside = engine.problem.classify(roots.positions)
     nowhere, everywhere = np.full(n, -1, np.int32), np.ones(n, dtype=bool)
     first = record.add(roots.priors, nowhere, roots.log_weights, np.ones(n, np.int8), everywhere, 0)
     frame = record.add(roots.positions, first, roots.log_weights, codes, inside, 1)
@@ -221,7 +221,7 @@ def _lag(
     """
     log_weights, start = before.log_weights, before.positions
     noise = _move(engine, alive, control)
-    codes, alive.inside = engine.problem.places(alive.positions)
+    codes, alive.inside = engine.problem.classify(alive.positions)
     if engine.problem.has_core:
         rows = alive.inside & (codes == OUTSIDE)
         alive.last = np.where(rows[:, None, None], alive.positions, alive.last)
@@ -327,7 +327,7 @@ def _thin(
         log_w = alive.log_weights[mine]
         log_g = log_w + importance(alive.log_values[mine])
         # Half by importance and half by weight, so that no weight grows much where V is far too small beside the rest.
-        kept = comb(np.logaddexp(log_g - log_sum(log_g), log_w - log_sum(log_w)), max_walkers, rng)
+        kept = resample(np.logaddexp(log_g - log_sum(log_g), log_w - log_sum(log_w)), max_walkers, rng)
         rows.append(mine[kept.parents])
         factors.append(kept.log_factors)
     return alive.offspring(Offspring(np.concatenate(rows), np.concatenate(factors)))

@@ -21,7 +21,7 @@ from test_exit_flux import LIVELY, z_score
 import openmm_rlis as rlis
 from openmm_rlis.basin.basin_simulation import run_basin, start_state
 from openmm_rlis.basin.exit_flux import FluxRun, first_exits, initial_state, run_flux
-from openmm_rlis.basin.inner_region import LAGS_PER_EXIT, Core, Distances, exit_rate
+from openmm_rlis.basin.inner_region import LAGS_PER_EXIT, Core, RadiusRecorder, exit_rate
 from openmm_rlis.basin.inner_region import RARE as RARELY
 from openmm_rlis.config.settings import Settings
 from openmm_rlis.dynamics.engine import Engine
@@ -87,7 +87,7 @@ def test_exits_lie_outside_the_core(run: FluxRun) -> None:
     anew = (run.exits == run.priors).all(axis=(1, 2))
     assert (problem.label(run.exits) != SOURCE).all()
     assert (problem.label(run.priors[~anew]) == SOURCE).all()
-    codes, inside = problem.places(run.exits[anew])
+    codes, inside = problem.classify(run.exits[anew])
     assert (codes == OUTSIDE).all() and inside.all()
 
 
@@ -180,8 +180,8 @@ def test_a_target_that_overlaps_with_a_outside_the_core_is_named() -> None:
     problem.target = LIVELY.region((0.4, 9.0), "B")  # A reaches to 0.5
     x = np.array([[[0.45, 0.0, 0.0]]])
     with pytest.raises(InputError, match=r"^regions: expected disjoint sets, got a structure in both A and B"):
-        inner(problem).places(x)
-    assert inner(problem).places(x + 0.5)[0][0] == TARGET
+        inner(problem).classify(x)
+    assert inner(problem).classify(x + 0.5)[0][0] == TARGET
 
 
 # Which core
@@ -190,7 +190,7 @@ def test_a_target_that_overlaps_with_a_outside_the_core_is_named() -> None:
 def test_the_core_is_the_largest_that_is_left_often_enough() -> None:
     rng = np.random.default_rng(1)
     d = np.abs(rng.normal(size=(4000, 50)))  # no memory: the core of share p is left p (1 - p) times a lag
-    seen = Distances(RARE.problem(), 0)
+    seen = RadiusRecorder(RARE.problem(), 0)
     seen.rows, seen.center, seen.scale = [np.where(row < 3.5, row, np.inf) for row in d], np.zeros(3), np.ones(3)
     core = seen.core()
     assert core is not None and exit_rate(d, core.radius) == pytest.approx(1.0 / LAGS_PER_EXIT, rel=0.1)
@@ -214,7 +214,7 @@ def test_where_exits_are_rare_there_is_a_core(line: Line) -> None:
     x[:, 0, 0] = np.linspace(-2.0, 1.5, 400)
     in_core, in_a = engine.problem.label(x) == SOURCE, problem.label(x) == SOURCE
     assert 0 < in_core.sum() < in_a.sum() and in_a[in_core].all()
-    assert np.array_equal(engine.problem.places(x)[1], in_a)
+    assert np.array_equal(engine.problem.classify(x)[1], in_a)
     assert 0.5 / LAGS_PER_EXIT < len(found.exits) / (found.n_lags * 200) < 2.0 / LAGS_PER_EXIT
     again = Core.from_arrays(core.arrays()).region(problem)
     assert np.array_equal(again.contains(x), in_core)

@@ -19,7 +19,9 @@ import openmm_rlis.sampling
 from openmm_rlis import cli
 from openmm_rlis.cli import commands, exit_status
 from openmm_rlis.config import run_config, settings
-from openmm_rlis.display import progress, terminal
+from openmm_rlis.display import terminal
+from openmm_rlis.display.progress import Snapshot
+from openmm_rlis.display.text import duration, rate_text
 from openmm_rlis.errors import DivergedError, InputError, StorageError, bad_input
 from openmm_rlis.statistics.estimators import Estimate
 from openmm_rlis.storage.run_directory import RunDirectory
@@ -419,32 +421,33 @@ def test_systems_lists_options_and_reference(rlis: Rlis, sampler: FakeSampler) -
     ],
 )
 def test_rate_text(rate: dict[str, Any] | None, text: str) -> None:
-    assert text.rate_text(rate) == text
+    assert rate_text(rate) == text
 
 
 @pytest.mark.parametrize(
     ("seconds", "text"), [(0, "0:00"), (59.6, "1:00"), (3599.6, "1:00:00"), (7322, "2:02:02"), (float("inf"), "?")]
 )
 def test_duration(seconds: float, text: str) -> None:
-    assert text.duration(seconds) == text
+    assert duration(seconds) == text
 
 
 def test_plain_display_is_sparse(capsys: pytest.CaptureFixture[str]) -> None:
     with terminal.PlainDisplay() as display:
         for i in range(100):
-            display.show("a", progress.Snapshot(stage="learning", round=i))
-        display.show("a", progress.Snapshot(stage="learning", message="hello"))
-        display.show("a", progress.Snapshot(stage="production"))
-        display.show("b", progress.Snapshot(stage="production"))
+            display.show("a", Snapshot(stage="learning", round=i))
+        display.show("a", Snapshot(stage="learning", message="hello"))
+        display.show("a", Snapshot(stage="production"))
+        display.show("b", Snapshot(stage="production"))
     assert len(capsys.readouterr().out.splitlines()) == 4
 
 
 SHOW = """
-from openmm_rlis import console
+from openmm_rlis.display.progress import Snapshot
+from openmm_rlis.display.terminal import make_display
 told = {"value": 0.1, "standard_error": 0.005, "interval": [0.09, 0.11]}
-with console.make_display(False) as display:
-    display.show("", console.Snapshot("flux", message="exits"))
-    display.show("", console.Snapshot("production", 3, told, 12345, 61.0, 0.25, 183.0))
+with make_display(False) as display:
+    display.show("", Snapshot("flux", message="exits"))
+    display.show("", Snapshot("production", 3, told, 12345, 61.0, 0.25, 183.0))
 """
 
 

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from openmm_rlis.config import user_system
-from openmm_rlis.config.base import Section
+from openmm_rlis.config.base import ConfigModel
 from openmm_rlis.config.run_config import RunConfig
 from openmm_rlis.config.settings import Settings
 from openmm_rlis.config.yaml_values import parse_assignment, parse_value, read_yaml
@@ -141,9 +141,9 @@ def test_every_entry_is_documented() -> None:
             assert field.description, f"{model.__name__}.{name}"
 
 
-def own_models() -> list[type[Section]]:
+def own_models() -> list[type[ConfigModel]]:
     found = (getattr(user_system, name) for name in dir(user_system))
-    return [item for item in found if isinstance(item, type) and issubclass(item, Section) and item is not Section]
+    return [item for item in found if isinstance(item, type) and issubclass(item, ConfigModel) and item is not ConfigModel]
 
 
 def test_neither_torch_nor_openmm_is_needed() -> None:

@@ -17,7 +17,7 @@ from systems_1d import ONE_KT
 
 import openmm_rlis as rlis
 from openmm_rlis import Problem, Region
-from openmm_rlis.basin.inner_region import Distances
+from openmm_rlis.basin.inner_region import RadiusRecorder
 from openmm_rlis.dynamics import engine
 from openmm_rlis.dynamics.bias import Bias
 from openmm_rlis.dynamics.engine import Engine
@@ -264,7 +264,7 @@ def test_a_core_does_not_take_nan_for_outside() -> None:
     x = np.array([[[-1.0, 0.0, 0.0]], [[EDGE - 0.1, 0.0, 0.0]], [[0.0, 0.0, 0.0]]])
     core = problem.source.part(problem.features, np.zeros(1), np.ones(1), 1.0)
     assert core.contains(x[[0, 2]]).tolist() == [True, False]
-    for look in (lambda: core.contains(x), lambda: Distances(problem, 1)(x, np.array([True, True, False]))):
+    for look in (lambda: core.contains(x), lambda: RadiusRecorder(problem, 1)(x, np.array([True, True, False]))):
         with pytest.raises(NotFiniteError, match=r"1 of 2 walkers \(first: walker 1, particle 0 at \(-1.45, 0, 0\)"):
             look()
 

@@ -12,7 +12,7 @@ from numpy_dynamics import KT, MASSES, START, Array, forces, make_problem, mobil
 
 from openmm_rlis.dynamics import propagators
 from openmm_rlis.dynamics.bias import Bias
-from openmm_rlis.dynamics.propagators import Kind, Program, Stepper, make_mover
+from openmm_rlis.dynamics.propagators import IntegratorPropagator, Kind, StepwisePropagator, make_mover
 
 REFERENCE = openmm.Platform.getPlatformByName("Reference")
 N, SLOTS = 3, 5
@@ -22,10 +22,10 @@ def starts() -> Array:
     return START + 0.1 * np.random.default_rng(1).standard_normal((N, 3, 3))
 
 
-def bias_of(lag_steps: int, hold_steps: int) -> tuple[Bias, Stepper]:
+def bias_of(lag_steps: int, hold_steps: int) -> tuple[Bias, StepwisePropagator]:
     problem = make_problem(lag_steps)
     bias = Bias(random_value(problem, seed=25, steepness=1.4), 0.8, hold_steps, "python")
-    return bias, Stepper(problem, SLOTS, "biased", REFERENCE, bias)
+    return bias, StepwisePropagator(problem, SLOTS, "biased", REFERENCE, bias)
 
 
 def by_hand(lag_steps: int, seed: int, held: Array | None = None) -> tuple[Array, Array]:
@@ -44,7 +44,7 @@ def by_hand(lag_steps: int, seed: int, held: Array | None = None) -> tuple[Array
 
 @pytest.mark.parametrize("kind", ["plain", "noise"])
 def test_steps_without_bias_are_those_made_by_hand(kind: Kind) -> None:
-    mover = Stepper(make_problem(7), SLOTS, kind, REFERENCE, None)
+    mover = StepwisePropagator(make_problem(7), SLOTS, kind, REFERENCE, None)
     for seed in (3, 4, 3):
         mover.seed(seed)
         moved, told = mover.move(starts())
@@ -91,7 +91,7 @@ def test_a_lag_is_its_blocks_one_after_another() -> None:
 @pytest.mark.parametrize("kind", ["plain", "noise", "biased"])
 def test_what_is_frozen_does_not_move_and_walkers_given_are_left_alone(kind: Kind) -> None:
     bias, _ = bias_of(6, 4)
-    mover = Stepper(make_problem(6), SLOTS, kind, REFERENCE, bias if kind == "biased" else None)
+    mover = StepwisePropagator(make_problem(6), SLOTS, kind, REFERENCE, bias if kind == "biased" else None)
     mover.seed(7)
     x = starts()
     given = x.copy()
@@ -112,9 +112,9 @@ def test_a_stepper_where_a_context_is_large_and_on_a_cpu() -> None:
     for kind, least in propagators.STEPPER_FROM.items():
         enough = -(-least // 9)
         bias, _ = bias_of(2, 2)
-        assert isinstance(make_mover(problem, enough, kind, REFERENCE, bias), Stepper)
-        assert isinstance(make_mover(problem, enough - 1, kind, REFERENCE, bias), Program)
-    assert isinstance(make_mover(problem, 1000, "plain", None, None), Program)
+        assert isinstance(make_mover(problem, enough, kind, REFERENCE, bias), StepwisePropagator)
+        assert isinstance(make_mover(problem, enough - 1, kind, REFERENCE, bias), IntegratorPropagator)
+    assert isinstance(make_mover(problem, 1000, "plain", None, None), IntegratorPropagator)
 
 
 @pytest.mark.parametrize("platform", ["Reference", "CPU"])
@@ -124,8 +124,8 @@ def test_a_seed_starts_the_same_stream_in_a_program_that_has_run(platform: str, 
     bias = bias_of(5, 2)[0] if kind == "biased" else None
     where = openmm.Platform.getPlatformByName(platform)
 
-    def new() -> Program:
-        return Program(make_problem(5), SLOTS, kind, where, bias)
+    def new() -> IntegratorPropagator:
+        return IntegratorPropagator(make_problem(5), SLOTS, kind, where, bias)
 
     first, used, other = new(), new(), new()
     first.seed(3)

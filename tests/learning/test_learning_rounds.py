@@ -16,10 +16,10 @@ from systems_1d import double_well
 from openmm_rlis.basin.exit_flux import FluxRun, initial_state, run_flux
 from openmm_rlis.config.settings import Settings
 from openmm_rlis.dynamics.engine import Engine
-from openmm_rlis.learning.learning_rounds import Lesson, cold_start, learn_round, roots_to_learn_from
+from openmm_rlis.learning.learning_rounds import LearningRound, cold_start, learn_round, roots_to_learn_from
 from openmm_rlis.learning.pilot import choose_roots, make_engine
 from openmm_rlis.learning.planning import Plan, make_plan
-from openmm_rlis.statistics.interim_analyses import is_look, rounds_to_look
+from openmm_rlis.statistics.interim_analyses import is_interim_analysis, rounds_to_interim_analysis
 from openmm_rlis.value_function import ValueFunction
 
 LINE = double_well(6.0, 0.5)
@@ -27,7 +27,7 @@ SETTINGS = Settings(n_batches=8, replicas=8, learning_roots=200, n_slots=256)
 
 
 @pytest.fixture(scope="module")
-def start() -> tuple[Engine, FluxRun, Lesson]:
+def start() -> tuple[Engine, FluxRun, LearningRound]:
     problem = LINE.problem()
     engine = Engine(problem, 256)
     engine.reseed(np.random.default_rng(1))
@@ -35,7 +35,7 @@ def start() -> tuple[Engine, FluxRun, Lesson]:
     return engine, run, cold_start(engine, run, SETTINGS, np.random.default_rng(2))
 
 
-def test_root_weights_undo_the_choice(start: tuple[Engine, FluxRun, Lesson]) -> None:
+def test_root_weights_undo_the_choice(start: tuple[Engine, FluxRun, LearningRound]) -> None:
     """E[sum_j w_j h(x_j)] is the mean of h over the pool, here for h = q, V and 1."""
     _, run, lesson = start
     log_v = lesson.value.log_value(run.exits)
@@ -51,7 +51,7 @@ def test_root_weights_undo_the_choice(start: tuple[Engine, FluxRun, Lesson]) -> 
     assert np.isfinite(log_v).all()
 
 
-def test_a_share_of_roots_feels_the_bias(start: tuple[Engine, FluxRun, Lesson]) -> None:
+def test_a_share_of_roots_feels_the_bias(start: tuple[Engine, FluxRun, LearningRound]) -> None:
     _, run, lesson = start
     settings = SETTINGS.model_copy(update={"bias_scale": 0.5, "unbiased_share": 0.25})
     log_v = lesson.value.log_value(run.exits)
@@ -62,14 +62,14 @@ def test_a_share_of_roots_feels_the_bias(start: tuple[Engine, FluxRun, Lesson]) 
     assert roots.defensive.sum() == 2000 and 0.7 < roots.biased[roots.defensive].mean() < 0.8
 
 
-def test_engines_bias_only_when_asked(start: tuple[Engine, FluxRun, Lesson]) -> None:
+def test_engines_bias_only_when_asked(start: tuple[Engine, FluxRun, LearningRound]) -> None:
     value = start[2].value
     assert make_engine(LINE.problem(), SETTINGS, None, value).bias is None
     assert make_engine(LINE.problem(), SETTINGS.model_copy(update={"bias_scale": 1.0}), None, None).bias is None
     assert make_engine(LINE.problem(), SETTINGS.model_copy(update={"bias_scale": 1.0}), None, value).bias is not None
 
 
-def test_rounds_learn_and_keep_what_they_were_given(start: tuple[Engine, FluxRun, Lesson]) -> None:
+def test_rounds_learn_and_keep_what_they_were_given(start: tuple[Engine, FluxRun, LearningRound]) -> None:
     """After three rounds ln V is nearer to ln q than after the cold start; P is in sight.
 
     With 1000 roots a round: 200 leave P uncertain by a third, and ln V then wanders by as much as the start is off.
@@ -96,7 +96,7 @@ def test_rounds_learn_and_keep_what_they_were_given(start: tuple[Engine, FluxRun
     assert numbers <= set(infos[0])
 
 
-def test_the_cold_start_is_learned_from_until_a_round_arrives(start: tuple[Engine, FluxRun, Lesson]) -> None:
+def test_the_cold_start_is_learned_from_until_a_round_arrives(start: tuple[Engine, FluxRun, LearningRound]) -> None:
     """Rounds of ten roots that never arrive leave V as it is where no walker has been, and finite everywhere."""
     engine, run, first = start
     few = SETTINGS.model_copy(update={"learning_roots": 10})
@@ -112,7 +112,7 @@ def test_the_cold_start_is_learned_from_until_a_round_arrives(start: tuple[Engin
     assert after[-1] > -1.0 and after[-1] - after[0] > 0.5 * (before[-1] - before[0])
 
 
-def test_plans_divide_the_effort(start: tuple[Engine, FluxRun, Lesson]) -> None:
+def test_plans_divide_the_effort(start: tuple[Engine, FluxRun, LearningRound]) -> None:
     _, run, lesson = start
     problem = LINE.problem()
 
@@ -137,7 +137,7 @@ def test_plans_divide_the_effort(start: tuple[Engine, FluxRun, Lesson]) -> None:
     assert foreseen == pytest.approx(4e6, rel=0.05)
 
 
-def test_a_run_in_the_source_that_is_there_is_planned_with(start: tuple[Engine, FluxRun, Lesson]) -> None:
+def test_a_run_in_the_source_that_is_there_is_planned_with(start: tuple[Engine, FluxRun, LearningRound]) -> None:
     """A long run costs nothing any more: rounds take up to twice as much of it and walk less, for the same variance."""
     _, run, lesson = start
     variance, per_root, steps = 100.0, 500.0, LINE.lag_steps
@@ -173,7 +173,7 @@ def test_a_run_in_the_source_that_is_there_is_planned_with(start: tuple[Engine, 
     assert paid - free == SETTINGS.n_batches * SETTINGS.replicas * long.flux_lags * steps
 
 
-def test_the_same_stream_teaches_the_same(start: tuple[Engine, FluxRun, Lesson]) -> None:
+def test_the_same_stream_teaches_the_same(start: tuple[Engine, FluxRun, LearningRound]) -> None:
     engine, run, first = start
     found = []
     for used in (engine, Engine(LINE.problem(), 256)):
@@ -183,10 +183,10 @@ def test_the_same_stream_teaches_the_same(start: tuple[Engine, FluxRun, Lesson])
     assert isinstance(lesson.value, ValueFunction)
 
 
-def test_learning_goes_on_while_it_is_cheap_beside_production(start: tuple[Engine, FluxRun, Lesson]) -> None:
+def test_learning_goes_on_while_it_is_cheap_beside_production(start: tuple[Engine, FluxRun, LearningRound]) -> None:
     def lessons(
         n: int, variance: float, cost: float = 1e5, roots: int = 200, p: float = 1e-3, arrived: int = 4
-    ) -> list[Lesson]:
+    ) -> list[LearningRound]:
         info = {"relative_variance_per_root": variance, "evaluations_per_root": cost / roots, "roots": roots}
         info |= {"success_probability": p, "learning_evaluations": cost, "control_moments": (0.0, 0.0, arrived)}
         return [replace(start[2], info=info)] * n
@@ -218,6 +218,6 @@ def test_learning_goes_on_while_it_is_cheap_beside_production(start: tuple[Engin
 
 
 def test_rounds_made_together_never_pass_a_look() -> None:
-    assert [n for n in range(1, 50) if is_look(n)] == [3, 4, 6, 8, 12, 16, 24, 32, 48]
-    assert [rounds_to_look(n, 4) for n in (0, 1, 2, 3, 4, 5, 6, 8, 12, 16, 20)] == [3, 2, 1, 1, 2, 1, 2, 4, 4, 4, 4]
-    assert {rounds_to_look(n, 1) for n in range(20)} == {1}
+    assert [n for n in range(1, 50) if is_interim_analysis(n)] == [3, 4, 6, 8, 12, 16, 24, 32, 48]
+    assert [rounds_to_interim_analysis(n, 4) for n in (0, 1, 2, 3, 4, 5, 6, 8, 12, 16, 20)] == [3, 2, 1, 1, 2, 1, 2, 4, 4, 4, 4]
+    assert {rounds_to_interim_analysis(n, 1) for n in range(20)} == {1}

@@ -20,8 +20,8 @@ from openmm_rlis.basin.exit_flux import FluxRun, initial_state, run_flux
 from openmm_rlis.config.settings import Settings
 from openmm_rlis.dynamics.engine import Engine
 from openmm_rlis.learning import pilot as module
-from openmm_rlis.learning.learning_rounds import Lesson, cold_start, learn_round
-from openmm_rlis.learning.pilot import ALONE, Crew, Trial, pilot
+from openmm_rlis.learning.learning_rounds import LearningRound, cold_start, learn_round
+from openmm_rlis.learning.pilot import ALONE, WalkShares, WalkStatistics, pilot
 from openmm_rlis.learning.training import Samples
 from openmm_rlis.statistics.importance import UNTEMPERED
 from openmm_rlis.storage.cost_meter import LimitError
@@ -29,8 +29,8 @@ from openmm_rlis.walks.workers import Executor
 
 LINE = double_well(6.0, 0.5)
 SETTINGS = Settings(n_batches=8, replicas=8, learning_roots=200, n_slots=256)
-THREE = Crew(n_shares=3)
-Start = tuple[Engine, FluxRun, Lesson]
+THREE = WalkShares(n_shares=3)
+Start = tuple[Engine, FluxRun, LearningRound]
 
 
 class OneByOne(Executor):
@@ -49,7 +49,7 @@ def start() -> Start:
     return engine, run, cold_start(engine, run, SETTINGS, np.random.default_rng(2))
 
 
-def told(start: Start, crew: Crew, seed: int, **settings: Any) -> tuple[Samples, dict[str, Any]]:
+def told(start: Start, crew: WalkShares, seed: int, **settings: Any) -> tuple[Samples, dict[str, Any]]:
     engine, run, first = start
     changed = SETTINGS.model_copy(update=settings)
     samples, _, info = pilot(engine, first.value, UNTEMPERED, run, changed, np.random.default_rng(seed), crew)
@@ -79,7 +79,7 @@ def test_the_engine_bears_the_cost_of_the_crew(start: Start) -> None:
 
 
 def test_shares_do_not_depend_on_who_walks_them(start: Start) -> None:
-    one_by_one = Crew(OneByOne(), 3)
+    one_by_one = WalkShares(OneByOne(), 3)
     engine, run, first = start
     lessons = [learn_round(engine, [first], run, SETTINGS, np.random.default_rng(3), c) for c in (THREE, one_by_one)]
     a, b = (lesson.arrays() for lesson in lessons)
@@ -87,7 +87,7 @@ def test_shares_do_not_depend_on_who_walks_them(start: Start) -> None:
 
 
 def test_more_shares_than_roots(start: Start) -> None:
-    samples, info = told(start, Crew(n_shares=9), 1, learning_roots=4)
+    samples, info = told(start, WalkShares(n_shares=9), 1, learning_roots=4)
     assert info["roots"] == 4 and len(samples) > 0
 
 
@@ -95,10 +95,10 @@ def test_samples_are_drawn_evenly_from_the_frames_of_all(monkeypatch: pytest.Mon
     """A hundred samples of 300 and 700 frames, of which the second trial kept but a hundred: 30 and 70 on average."""
     monkeypatch.setattr(module, "MOST_SAMPLES", 100)
 
-    def trial(n: int, kept: int, mark: float) -> Trial:
-        given = {f.name: np.zeros(0) for f in fields(Trial)}
+    def trial(n: int, kept: int, mark: float) -> WalkStatistics:
+        given = {f.name: np.zeros(0) for f in fields(WalkStatistics)}
         samples = Samples(np.full((kept, 2), mark), np.arange(kept, dtype=float))
-        return replace(Trial(**given), samples=samples, n_samples=n)
+        return replace(WalkStatistics(**given), samples=samples, n_samples=n)
 
     first, last = [], []
     for seed in range(400):

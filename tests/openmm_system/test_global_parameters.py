@@ -16,7 +16,7 @@ from openmm_rlis.config.settings import Settings
 from openmm_rlis.dynamics import propagators
 from openmm_rlis.dynamics.bias import Bias
 from openmm_rlis.dynamics.engine import Engine
-from openmm_rlis.dynamics.propagators import Program, Stepper, make_mover
+from openmm_rlis.dynamics.propagators import IntegratorPropagator, StepwisePropagator, make_mover
 from openmm_rlis.errors import InputError
 from openmm_rlis.openmm_system.global_parameters import check_defaults, global_parameters, shadow_integrator
 from openmm_rlis.sampling import run as sampler
@@ -70,8 +70,8 @@ def test_a_walk_does_not_depend_on_the_name_of_a_parameter(name: str, n: int) ->
 @pytest.mark.parametrize("name", ["dt", "rlis_a", "rlis_sum_odd"])
 def test_names_that_an_integrator_would_take_for_its_own(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """OpenMM puts the length of a lag into a force's `dt`, without a word: such Systems get a stepper."""
-    assert isinstance(make_mover(problem_of(system_of(name)), 4, "plain", REFERENCE, None), Stepper)
-    assert isinstance(make_mover(problem_of(system_of("k")), 4, "plain", REFERENCE, None), Program)
+    assert isinstance(make_mover(problem_of(system_of(name)), 4, "plain", REFERENCE, None), StepwisePropagator)
+    assert isinstance(make_mover(problem_of(system_of("k")), 4, "plain", REFERENCE, None), IntegratorPropagator)
     got = walked(name, 20)
     monkeypatch.setattr(propagators, "STEPPER_FROM", dict.fromkeys(propagators.KINDS, 0))
     for mine, expected in zip(got, walked("k", 20), strict=True):

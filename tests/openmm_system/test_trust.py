@@ -274,7 +274,7 @@ def test_openmm_first_torch_later(tmp_path: Path) -> None:
     torch_force()
     (tmp_path / "script.py").write_text(
         "import openmm, torch, numpy as np, openmmtorch, openmm_rlis as rlis\n"
-        "from openmm_rlis.engine import Engine\n"
+        "from openmm_rlis.dynamics.engine import Engine\n"
         "class Well(torch.nn.Module):\n"
         "    def forward(self, x):\n"
         "        return (x[:, 0] ** 2).sum()\n"

@@ -79,7 +79,7 @@ class Reader(HTMLParser):
 
 
 def rendered(runs: list[plot_data.RunData], folder: Path) -> str:
-    return page.write(folder / "report.html", path_figures.look(runs, PLANE)).read_text(encoding="utf-8")
+    return page.write(folder / "report.html", path_figures.prepare(runs, PLANE)).read_text(encoding="utf-8")
 
 
 @pytest.fixture(scope="module")
@@ -89,7 +89,7 @@ def hostile(tmp_path_factory: pytest.TempPathFactory) -> Path:
     runs = [make_run(1, A, "B"), make_run(2, "B", A)]
     folder = tmp_path_factory.mktemp("pair")
     hostile = [replace(run, result={**run.result, **names}) for run in runs]
-    path_figures.draw_all(path_figures.look(hostile, PLANE), folder)
+    path_figures.draw_all(path_figures.prepare(hostile, PLANE), folder)
     rendered(hostile, folder)
     return folder
 
@@ -303,7 +303,7 @@ def test_large_sets_are_thinned_and_say_so(finished: Path, monkeypatch: pytest.M
     assert sum(share.value for share in grouping.shares.values()) == pytest.approx(1.0)
     most = sum(tree.n_frames for tree in run.paths.trees) // 3
     monkeypatch.setattr(path_figures, "MAX_FRAMES", most)
-    scene = path_figures.look([run], None)
+    scene = path_figures.prepare([run], None)
     text = page.render(replace(scene, channels=[(grouping, "")]), finished)
     step = plot_data.thinning(run.paths, most)
     assert step > 1 and f"one frame in {step}" in text and "of the paths, drawn at random" in text

@@ -80,7 +80,7 @@ MODULE = SimpleNamespace(plane=PLANE.points, plane_labels=PLANE.labels, landmark
 
 
 def draw_all(runs: list[plot_data.RunData], folder: Path) -> list[Path]:
-    return path_figures.draw_all(path_figures.look(runs, PLANE), folder)
+    return path_figures.draw_all(path_figures.prepare(runs, PLANE), folder)
 
 
 def test_every_figure_of_both_directions_is_written(tmp_path: Path) -> None:

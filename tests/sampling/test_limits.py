@@ -311,8 +311,8 @@ def test_a_limit_that_is_none_is_refused_everywhere(whole: Result, tmp_path: Pat
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"settings": {}}, "settings: expected openmm_rlis.config.Settings"),
-        ({"settings": {"n_batches": 4}}, "settings: expected openmm_rlis.config.Settings"),
+        ({"settings": {}}, "settings: expected openmm_rlis.Settings"),
+        ({"settings": {"n_batches": 4}}, "settings: expected openmm_rlis.Settings"),
         ({"workers": "2"}, "workers: expected a whole number, 1 or more, got '2'"),
         ({"workers": 1.5}, "workers: expected a whole number"),
         ({"workers": True}, "workers: expected a whole number"),

@@ -17,7 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from openmm_rlis.statistics.branching import MOST_COPIES, Offspring, Window, branch, comb, draw_roots
+from openmm_rlis.statistics.branching import MOST_COPIES, Offspring, Window, branch, draw_roots, resample
 from openmm_rlis.statistics.estimators import mean
 from openmm_rlis.statistics.weights import FloatArray, IntArray
 
@@ -122,7 +122,7 @@ def test_nan_walkers_are_named(bad: float) -> None:
     with pytest.raises(ValueError, match=r"log_g: .* at index 1 \(1 such of 3\)"):
         branch([0.0, bad, 0.0], Window(), rng)
     with pytest.raises(ValueError, match="log_weights"):
-        comb([0.0, bad], 2, rng)
+        resample([0.0, bad], 2, rng)
     with pytest.raises(ValueError, match="log_values"):
         draw_roots([0.0, bad], 2, 0.5, rng)
 
@@ -152,7 +152,7 @@ def test_comb_conserves_expected_weight_exactly(log_w: list[float], n: int) -> N
     w = np.exp(np.array(log_w))
 
     def weights(rng: Scripted) -> FloatArray:
-        children = comb(log_w, n, rng)
+        children = resample(log_w, n, rng)
         assert children.parents.size == n
         assert np.all(w[children.parents] > 0.0)
         after = w[children.parents] * np.exp(children.log_factors)
@@ -197,20 +197,20 @@ def test_systematic_draw_stays_within_one_of_its_expectation() -> None:
 def test_the_last_tooth_never_falls_off_the_end() -> None:
     log_w = np.log(np.array([0.1, 0.2, 0.7, 1e-320]))
     log_w[3] = -np.inf
-    children = comb(log_w, 7, Scripted(uniform=np.nextafter(1.0, 0.0)))
+    children = resample(log_w, 7, Scripted(uniform=np.nextafter(1.0, 0.0)))
     assert children.parents.max() == 2
 
 
 def test_a_tooth_on_an_edge_never_picks_a_weight_of_zero() -> None:
-    assert comb([-np.inf, 0.0, -np.inf, 0.0], 2, Scripted(uniform=0.0)).parents.tolist() == [1, 3]
+    assert resample([-np.inf, 0.0, -np.inf, 0.0], 2, Scripted(uniform=0.0)).parents.tolist() == [1, 3]
 
 
 def test_bad_draws_are_refused() -> None:
     rng = np.random.default_rng(0)
     with pytest.raises(ValueError, match="n: expected a positive"):
-        comb([0.0], 0, rng)
+        resample([0.0], 0, rng)
     with pytest.raises(ValueError, match="extinct"):
-        comb([-np.inf], 3, rng)
+        resample([-np.inf], 3, rng)
     with pytest.raises(ValueError, match="n_roots"):
         draw_roots([0.0], 0, 0.1, rng)
     with pytest.raises(ValueError, match="uniform_share"):
@@ -288,7 +288,7 @@ def _capped(children: Offspring, lane: IntArray, log_g: FloatArray, cap: int, rn
     for one in np.unique(lane[children.parents]):
         mine = np.flatnonzero(lane[children.parents] == one)
         if mine.size > cap:
-            again = comb(log_g[children.parents[mine]] + children.log_factors[mine], cap, rng)
+            again = resample(log_g[children.parents[mine]] + children.log_factors[mine], cap, rng)
             parents.append(children.parents[mine[again.parents]])
             factors.append(children.log_factors[mine[again.parents]] + again.log_factors)
         else:
