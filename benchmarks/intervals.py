@@ -4,7 +4,7 @@ python benchmarks/intervals.py       about a minute
 
 Batch results of one round follow a gamma or a log-normal law of mean 1, or are gamma but for one batch in two hundred
 that is thirty times as large (a channel seldom seen). Rounds are added as a run does: until the error it claims, the
-larger of two, from batches and from rounds of batches, is below 10 % at one of the looks of `learning.is_interim_analysis`. The
+larger of two, from batches and from rounds of batches, is below 10 % at one of the looks of `is_interim_analysis`. The
 intervals are then asked whether they hold 1.
 """
 

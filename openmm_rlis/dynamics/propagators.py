@@ -78,7 +78,8 @@ def steps_here(platform: openmm.Platform | None, n_dof: int, kind: Kind) -> bool
 def make_mover(problem: Problem, size: int, kind: Kind, platform: openmm.Platform | None, bias: Bias | None) -> Mover:
     """Return what moves `size` copies of the problem's System; movers of another kind than "biased" have no bias."""
     shadowed = shadow_integrator(problem.system, not on_cpu(platform))
-    made = StepwisePropagator if shadowed or steps_here(platform, 3 * size * problem.n_atoms, kind) else IntegratorPropagator
+    stepwise = shadowed or steps_here(platform, 3 * size * problem.n_atoms, kind)
+    made = StepwisePropagator if stepwise else IntegratorPropagator
     return made(problem, size, kind, platform, bias if kind == "biased" else None)
 
 

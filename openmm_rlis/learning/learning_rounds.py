@@ -58,7 +58,9 @@ class LearningRound:
         return {**prefixed("value", self.value.arrays()), **samples, "tallies": self.tallies}
 
     @classmethod
-    def from_arrays(cls, features: nn.Module, arrays: Mapping[str, NDArray[Any]], info: Mapping[str, Any]) -> LearningRound:
+    def from_arrays(
+        cls, features: nn.Module, arrays: Mapping[str, NDArray[Any]], info: Mapping[str, Any]
+    ) -> LearningRound:
         """Return the lesson that `arrays` was called on; early ones kept no tallies."""
         value = ValueFunction.from_arrays(features, unprefixed("value", arrays))
         tallies = arrays.get("tallies", np.zeros((3, N_BINS)))
@@ -150,7 +152,8 @@ def learn_round(
 
 
 def pilot_round(
-    engine: Engine, given: LearningRound, run: FluxRun, settings: Settings, rng: np.random.Generator, crew: WalkShares = ALONE
+    engine: Engine, given: LearningRound, run: FluxRun, settings: Settings, rng: np.random.Generator,
+    crew: WalkShares = ALONE,
 ) -> LearningRound:
     """Return what a plan needs to know of a value function that is not trained: one given, or without rounds."""
     _, tallies, info = pilot(engine, given.value, UNTEMPERED, run, settings, rng, crew)

@@ -324,7 +324,9 @@ class Loop:
         info["block"] = [block.start, len(block)]
         self._write("production", index, arrays | prefixed("state", state), info, cost, trees, seconds)
 
-    def _keep_lesson(self, stage: str, index: int, lesson: LearningRound, engine: Engine, core: Core | None = None) -> None:
+    def _keep_lesson(
+        self, stage: str, index: int, lesson: LearningRound, engine: Engine, core: Core | None = None
+    ) -> None:
         arrays = lesson.arrays() | (prefixed("core", core.arrays()) if core else {})
         cost = engine.cost.force_evaluations
         info = {**lesson.info, "learning_evaluations": cost, "network_calls": engine.cost.network_calls}

@@ -6,8 +6,8 @@ Replace it by N copies of weight w', with N random but drawn from the past only.
 
     E[ sum over copies of w' ]  =  E[N w'|past]  =  w.
 
-That one line is the whole module.  `branch` applies it walker by walker, `resample` to a population at once (to bring it
-to a given size), and `draw_roots` to a pool of starting points (weights of a mean instead of a sum).  How much is
+That one line is the whole module.  `branch` applies it walker by walker, `resample` to a population at once (to bring
+it to a given size), and `draw_roots` to a pool of starting points (weights of a mean instead of a sum).  How much is
 gained depends on how well the importance ``G = w V(x)/V(x_0)`` follows ``w q(x)``; *whether the answer is right does
 not*.
 

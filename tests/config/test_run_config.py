@@ -143,7 +143,8 @@ def test_every_entry_is_documented() -> None:
 
 def own_models() -> list[type[ConfigModel]]:
     found = (getattr(user_system, name) for name in dir(user_system))
-    return [item for item in found if isinstance(item, type) and issubclass(item, ConfigModel) and item is not ConfigModel]
+    models = [item for item in found if isinstance(item, type) and issubclass(item, ConfigModel)]
+    return [item for item in models if item is not ConfigModel]
 
 
 def test_neither_torch_nor_openmm_is_needed() -> None:

@@ -219,5 +219,6 @@ def test_learning_goes_on_while_it_is_cheap_beside_production(start: tuple[Engin
 
 def test_rounds_made_together_never_pass_a_look() -> None:
     assert [n for n in range(1, 50) if is_interim_analysis(n)] == [3, 4, 6, 8, 12, 16, 24, 32, 48]
-    assert [rounds_to_interim_analysis(n, 4) for n in (0, 1, 2, 3, 4, 5, 6, 8, 12, 16, 20)] == [3, 2, 1, 1, 2, 1, 2, 4, 4, 4, 4]
+    after = (0, 1, 2, 3, 4, 5, 6, 8, 12, 16, 20)
+    assert [rounds_to_interim_analysis(n, 4) for n in after] == [3, 2, 1, 1, 2, 1, 2, 4, 4, 4, 4]
     assert {rounds_to_interim_analysis(n, 1) for n in range(20)} == {1}
