@@ -1,114 +1,140 @@
-"""Who may import what inside the package, read from the syntax trees: nothing here runs the code it judges."""
+"""Who may import what inside the package, read from the syntax trees and the table of CONTRIBUTING.md: no code is run.
+
+Imports inside functions, for type checkers only, and by `import_module` with a fixed name count as others do.
+"""
 
 import ast
 import graphlib
+import re
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-PACKAGE = Path(__file__).parents[2] / "openmm_rlis"
-MODULES = {path.stem: path for path in sorted(PACKAGE.glob("*.py"))}
-WITHOUT_TORCH_OR_OPENMM = ("errors", "weights", "branching", "estimators", "diagnostics", "paths", "storage")
-FENCES = {
-    "openmm": {"units", "problem", "regions", "bias", "integrators", "replicas", "movers", "engine", "assembly",
-               "atom_order", "system_xml", "torch_plugin", "losses", "platforms", "obstacles", "preflight"},
-    "openmmtorch": {"bias", "torch_plugin"},
-    "torch": {"periodic", "contacts", "features", "regions", "value", "bias", "engine", "training", "tensors",
-              "torch_plugin"},
-    "matplotlib": {"figures", "drawings"},
-    "plotly": {"figures", "drawings"},
-    "jinja2": {"page"},
-}
+ROOT = Path(__file__).parents[2]
+FOLDERS = {"openmm_rlis": ROOT / "openmm_rlis", "openmm_rlis.systems": ROOT / "systems"}
+MOST_LINES, MOST_FILES = 400, 16
 
 
-def is_type_checking(node: ast.AST) -> bool:
-    return isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test)
+def table() -> dict[str, set[str]]:
+    """Return the libraries that a package or module may import, by its name, in the order of CONTRIBUTING.md."""
+    rows = re.findall(r"^\| `(\w+)` \|[^|]*\|([^|]*)\|$", (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8"), re.M)
+    return {name: set(re.findall(r"\w+", libraries)) for name, libraries in rows}
 
 
-def import_nodes(node: ast.AST) -> list[ast.Import | ast.ImportFrom]:
-    """Every import that can run, in functions too; those for type checkers only are left out."""
-    if isinstance(node, ast.Import | ast.ImportFrom):
-        return [node]
-    children = node.orelse if isinstance(node, ast.If) and is_type_checking(node) else ast.iter_child_nodes(node)
-    return [found for child in children for found in import_nodes(child)]
+def modules() -> dict[str, Path]:
+    """Return every module of the package by its full name; that of a package is its `__init__`."""
+    found = {}
+    for prefix, folder in FOLDERS.items():
+        for path in sorted(folder.rglob("*.py")):
+            parts = path.relative_to(folder).with_suffix("").parts
+            found[".".join([prefix, *(part for part in parts if part != "__init__")])] = path
+    return found
 
 
-def imported_names(tree: ast.AST) -> set[str]:
-    """Full dotted names; `from a import b` gives a.b, and relative imports begin with openmm_rlis."""
+MODULES = modules()
+ALLOWED = table()
+LADDER = list(ALLOWED)
+
+
+def import_nodes(tree: ast.AST, package: str) -> set[str]:
+    """Return the full dotted names of all imports; `from a import b` gives a.b, `package` resolves relative ones."""
     names: set[str] = set()
-    for node in import_nodes(tree):
+    for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             names |= {alias.name for alias in node.names}
-        else:
-            base = ".".join(part for part in ("openmm_rlis" if node.level else "", node.module or "") if part)
+        elif isinstance(node, ast.ImportFrom):
+            parts = package.split(".") if node.level else []
+            base = ".".join([*parts[: len(parts) + 1 - node.level], *filter(None, [node.module])])
             names |= {f"{base}.{alias.name}" for alias in node.names}
-    return names
+        elif isinstance(node, ast.Call) and ast.unparse(node.func).endswith("import_module"):
+            names |= {a.value for a in node.args[:1] if isinstance(a, ast.Constant) and isinstance(a.value, str)}
+    return {f"{package}{name}" if name.startswith(".") else name for name in names}
 
 
 def imports_of(module: str) -> set[str]:
-    return imported_names(ast.parse(MODULES[module].read_text(encoding="utf-8")))
+    path = MODULES[module]
+    package = module if path.name == "__init__.py" else module.rpartition(".")[0]
+    return import_nodes(ast.parse(path.read_text(encoding="utf-8")), package)
 
 
 def inside(module: str) -> set[str]:
-    """The modules of the package that this one imports; `__init__` for a name of the package itself."""
-    names = [name.split(".") for name in imports_of(module)]
-    return {
-        (name[1] if len(name) > 1 and name[1] in MODULES else "__init__")
-        for name in names
-        if name[0] == "openmm_rlis" and name[1:2] != ["systems"]
-    }
+    """Return the modules of the package that this one imports, itself and the names of the package left out."""
+    found = set()
+    for name in imports_of(module):
+        parts = name.split(".")
+        longest = (".".join(parts[:n]) for n in range(len(parts), 1, -1))
+        found |= {next((part for part in longest if part in MODULES), "")}
+    return found - {"", module}
 
 
-@pytest.mark.parametrize("library", FENCES)
-def test_library_stays_behind_its_fence(library: str) -> None:
-    users = {module for module in MODULES if library in {name.split(".")[0] for name in imports_of(module)}}
-    assert users <= FENCES[library], f"{library} is imported by {sorted(users - FENCES[library])} too"
+def rung(module: str) -> str:
+    return module.split(".")[1]
 
 
-@pytest.mark.parametrize("module", WITHOUT_TORCH_OR_OPENMM)
-def test_light_modules_reach_neither_torch_nor_openmm(module: str) -> None:
-    reached, todo = set(), [module] if module in MODULES else []
-    while todo:
-        current = todo.pop()
-        reached.add(current)
-        todo += [name for name in inside(current) - reached if name != "__init__"]
-    libraries = {name.split(".")[0] for current in reached for name in imports_of(current)}
-    assert not libraries & {"torch", "openmm", "openmmtorch"}
+def members(name: str) -> list[str]:
+    return [module for module in MODULES if module != "openmm_rlis" and rung(module) == name]
 
 
-def test_results_open_without_torch_and_openmm() -> None:
-    """The real thing: the package's own __init__ must not pull them in either."""
-    present = [module for module in WITHOUT_TORCH_OR_OPENMM if module in MODULES]
-    code = (
-        "import sys\n"
-        "class Absent:\n"
-        "    def find_spec(self, name, path=None, target=None):\n"
-        "        if name in ('torch', 'openmm', 'openmmtorch'): raise ModuleNotFoundError(name)\n"
-        "sys.meta_path.insert(0, Absent())\n"
-    )
-    code += "".join(f"import openmm_rlis.{module}\n" for module in present)
-    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
-    assert run.returncode == 0, run.stderr
+def test_the_table_names_what_there_is() -> None:
+    assert {rung(module) for module in MODULES if module != "openmm_rlis"} == set(LADDER)
+
+
+@pytest.mark.parametrize("name", LADDER)
+def test_imports_go_up_the_table(name: str) -> None:
+    above = {*LADDER[: LADDER.index(name)], name}
+    edges = [(module, used) for module in members(name) for used in inside(module)]
+    assert not [f"{module} imports {used}" for module, used in edges if rung(used) not in above]
+
+
+@pytest.mark.parametrize("name", LADDER)
+def test_libraries_stay_behind_their_fences(name: str) -> None:
+    free = {*sys.stdlib_module_names, "numpy", "openmm_rlis"}
+    wrong = {module: {n.split(".")[0] for n in imports_of(module)} - free - ALLOWED[name] for module in members(name)}
+    assert not {module: found for module, found in wrong.items() if found}
+
+
+@pytest.mark.parametrize("name", LADDER)
+def test_no_library_is_allowed_in_vain(name: str) -> None:
+    assert ALLOWED[name] <= {n.split(".")[0] for module in members(name) for n in imports_of(module)}
 
 
 def test_no_import_cycle() -> None:
-    graph = {module: inside(module) - {module} for module in MODULES}
+    graph = {module: inside(module) for module in MODULES if module != "openmm_rlis"}
     list(graphlib.TopologicalSorter(graph).static_order())  # raises CycleError, which names the cycle
 
 
 @pytest.mark.parametrize("module", MODULES)
 def test_file_is_at_most_400_lines(module: str) -> None:
-    n_lines = len(MODULES[module].read_text(encoding="utf-8").splitlines())
-    assert n_lines <= 400
+    assert len(MODULES[module].read_text(encoding="utf-8").splitlines()) <= MOST_LINES
+
+
+def test_folder_holds_at_most_16_files() -> None:
+    folders = {path.parent for path in MODULES.values()}
+    assert {folder for folder in folders if len(list(folder.glob("*.py"))) > MOST_FILES} == set()
+
+
+def test_results_open_without_torch_openmm_pydantic_and_rich(finished_well: Path) -> None:
+    """The real thing, in a process where they are not there."""
+    code = f"""import sys
+class Absent:
+    def find_spec(self, name, path=None, target=None):
+        if name in ("torch", "openmm", "openmmtorch", "pydantic", "rich", "typer"): raise ModuleNotFoundError(name)
+sys.meta_path.insert(0, Absent())
+import openmm_rlis.cli, openmm_rlis.display.progress, openmm_rlis.storage.status
+result = openmm_rlis.load({str(finished_well)!r})
+print(result.rate, result.diagnostics["alarms"], len(result.paths), result.paths.average(len))
+"""
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert run.returncode == 0 and "+-" in run.stdout, run.stderr
 
 
 def test_the_reader_of_imports_sees_all_forms() -> None:
     source = (
-        "import a.b\nfrom c import d\nfrom . import e\nfrom .f import g\n"
-        "def h():\n    import i\n"
+        "import a.b\nfrom c import d\nfrom . import e\nfrom ..f import g\n"
+        "def h():\n    import i\n    import_module('o.p')\n    importlib.import_module('.q', __package__)\n"
         "if TYPE_CHECKING:\n    import j\nelse:\n    import k\n"
     )
-    expected = {"a.b", "c.d", "openmm_rlis.e", "openmm_rlis.f.g", "i", "k"}
-    assert imported_names(ast.parse(source)) == expected
+    expected = {"a.b", "c.d", "openmm_rlis.x.e", "openmm_rlis.f.g", "i", "o.p", "openmm_rlis.x.q", "j", "k"}
+    assert import_nodes(ast.parse(source), "openmm_rlis.x") == expected

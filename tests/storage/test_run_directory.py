@@ -260,7 +260,7 @@ def test_rounds_are_never_overwritten_and_arguments_are_checked(run: RunDirector
 
 
 def test_one_writer_at_a_time(run: RunDirectory) -> None:
-    code = "import sys, openmm_rlis.storage.run_directory as storage; storage.RunDirectory.open(sys.argv[1], write=True)"
+    code = "import sys, openmm_rlis.storage.run_directory as it; it.RunDirectory.open(sys.argv[1], write=True)"
     command = [sys.executable, "-c", code, str(run.path)]
     refused = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert refused.returncode == 1
