@@ -20,11 +20,11 @@ from numpy.typing import NDArray
 from scipy.interpolate import RegularGridInterpolator
 
 import openmm_rlis as rlis
-from openmm_rlis.config import Settings
+from openmm_rlis.config.settings import Settings
 from openmm_rlis.systems import triple_well
-from openmm_rlis.value import ValueFunction
+from openmm_rlis.value_function import ValueFunction
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
+sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "support"))
 from oracles_2d import Plane
 from test_oracles_2d import wells
 

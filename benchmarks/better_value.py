@@ -22,17 +22,17 @@ from importance import one_walk
 from numpy.typing import NDArray
 from torch import nn
 
-from openmm_rlis.config import Settings
-from openmm_rlis.control import coefficient, moments
-from openmm_rlis.engine import one_thread
+from openmm_rlis.basin.exit_flux import FluxRun
+from openmm_rlis.config.settings import Settings
+from openmm_rlis.dynamics.engine import one_thread
 from openmm_rlis.features import Joined, contact_spectrum, evaluate, sorted_coordination
-from openmm_rlis.flux import FluxRun
-from openmm_rlis.importance import UNTEMPERED, Importance, fit
-from openmm_rlis.pilot import make_engine
+from openmm_rlis.learning.pilot import make_engine
+from openmm_rlis.learning.training import Samples, td_returns, train
 from openmm_rlis.problem import OUTSIDE, TARGET
-from openmm_rlis.training import Samples, td_returns, train
-from openmm_rlis.value import ValueFunction, feature_statistics
-from openmm_rlis.walk import Walk
+from openmm_rlis.statistics.control_variate import coefficient, moments
+from openmm_rlis.statistics.importance import UNTEMPERED, Importance, fit
+from openmm_rlis.value_function import ValueFunction, feature_statistics
+from openmm_rlis.walks.branching_walk import Walk
 
 Array = NDArray[np.float64]
 N_WALKS, N_ROOTS, EVERY = 20, 1000, 50

@@ -16,13 +16,13 @@ import numpy as np
 from common import RUNS, lj7, save
 
 import openmm_rlis as rlis
-from openmm_rlis.config import Settings
-from openmm_rlis.engine import Engine, one_thread
-from openmm_rlis.flux import initial_state, run_flux
-from openmm_rlis.importance import UNTEMPERED, fit
-from openmm_rlis.pilot import choose_roots, pilot, walk_roots
+from openmm_rlis.basin.exit_flux import initial_state, run_flux
+from openmm_rlis.config.settings import Settings
+from openmm_rlis.dynamics.engine import Engine, one_thread
+from openmm_rlis.learning.pilot import choose_roots, pilot, walk_roots
+from openmm_rlis.statistics.importance import UNTEMPERED, fit
 from openmm_rlis.systems import lj7 as system
-from openmm_rlis.walk import walk_unbranched
+from openmm_rlis.walks.branching_walk import walk_unbranched
 
 
 def repeated(work: Callable[[], tuple[float, float]], seconds: float) -> np.ndarray:

@@ -7,9 +7,9 @@ python benchmarks/brute.py table                        results/brute.md of what
 512 copies of the cluster move by Euler-Maruyama in brute_lj7.c, which gcc compiles when this starts; a step
 takes a twentieth of what it takes on OpenMM's Reference platform. Regions, time step and lag are those of `rlis run
 lj7`. A copy that ends in another region than A goes back to where it was last in A, as in the package's own run in A
-(see openmm_rlis/flux.py); k = transitions A -> B / time. Copies are independent, so their spread is the error. Before
-a run, forces and regions are compared with those of the package on random structures. Transitions C3 -> C2 are also
-counted by the saddle that they came closest to, for channels.py.
+(see openmm_rlis/basin/exit_flux.py); k = transitions A -> B / time. Copies are independent, so their spread is the
+error. Before a run, forces and regions are compared with those of the package on random structures. Transitions
+C3 -> C2 are also counted by the saddle that they came closest to, for channels.py.
 """
 
 from __future__ import annotations

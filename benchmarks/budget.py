@@ -23,13 +23,13 @@ from efficiency import CASES, Case, reference
 from importance import one_walk
 from numpy.typing import NDArray
 
-from openmm_rlis.basin import run_basin
-from openmm_rlis.config import Settings
-from openmm_rlis.engine import Engine, one_thread
-from openmm_rlis.flux import FluxRun
-from openmm_rlis.importance import UNTEMPERED, Importance
-from openmm_rlis.pilot import make_engine
-from openmm_rlis.value import ValueFunction
+from openmm_rlis.basin.basin_simulation import run_basin
+from openmm_rlis.basin.exit_flux import FluxRun
+from openmm_rlis.config.settings import Settings
+from openmm_rlis.dynamics.engine import Engine, one_thread
+from openmm_rlis.learning.pilot import make_engine
+from openmm_rlis.statistics.importance import UNTEMPERED, Importance
+from openmm_rlis.value_function import ValueFunction
 
 Array = NDArray[np.float64]
 N_STRETCHES, N_WALKS, N_ROOTS = 4, 6, 500

@@ -16,7 +16,7 @@ import numpy as np
 from common import RUNS, coverage_name, finished, lj7_name, save
 from numpy.typing import NDArray
 
-from openmm_rlis.storage import RunDirectory
+from openmm_rlis.storage.run_directory import RunDirectory
 
 Array = NDArray[np.float64]
 MOST_SEEDS = 200

@@ -18,7 +18,7 @@ import numpy as np
 from common import Row, coverage_name, evaluations, finder, lj7_brute, lj7_run, rate, save
 from scipy.stats import binomtest
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
+sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "support"))
 from test_oracles_2d import mueller, wells
 
 POTENTIALS: dict[str, tuple[list[str], Callable[[], float]]] = {

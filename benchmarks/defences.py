@@ -19,12 +19,12 @@ from common import RUNS, lj7, once, save
 from numpy.typing import NDArray
 
 import openmm_rlis as rlis
-from openmm_rlis.branching import Window, draw_roots
-from openmm_rlis.engine import Engine, one_thread
-from openmm_rlis.flux import initial_state, run_flux
-from openmm_rlis.result import problem_of
-from openmm_rlis.value import ValueFunction
-from openmm_rlis.walk import Roots, walk
+from openmm_rlis.basin.exit_flux import initial_state, run_flux
+from openmm_rlis.config.build_problem import problem_of
+from openmm_rlis.dynamics.engine import Engine, one_thread
+from openmm_rlis.statistics.branching import Window, draw_roots
+from openmm_rlis.value_function import ValueFunction
+from openmm_rlis.walks.branching_walk import Roots, walk
 
 Array = NDArray[np.float64]
 N_ROOTS = 400

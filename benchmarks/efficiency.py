@@ -32,20 +32,20 @@ from numpy.typing import NDArray
 from peers import Score, forward_flux, multilevel_splitting, weighted_ensemble
 
 import openmm_rlis as rlis
-from openmm_rlis.basin import equilibrate
-from openmm_rlis.config import Settings
-from openmm_rlis.core import Core
-from openmm_rlis.engine import Engine, one_thread
-from openmm_rlis.flux import FluxState, run_flux
-from openmm_rlis.importance import UNTEMPERED, Importance
-from openmm_rlis.learning import Plan
-from openmm_rlis.names import unprefixed
-from openmm_rlis.pilot import make_engine
-from openmm_rlis.production import produce
-from openmm_rlis.splitting import Splitting, make_score, split
-from openmm_rlis.storage import RunDirectory
+from openmm_rlis.basin.basin_simulation import equilibrate
+from openmm_rlis.basin.exit_flux import FluxState, run_flux
+from openmm_rlis.basin.inner_region import Core
+from openmm_rlis.config.settings import Settings
+from openmm_rlis.dynamics.engine import Engine, one_thread
+from openmm_rlis.learning.pilot import make_engine
+from openmm_rlis.learning.planning import Plan
+from openmm_rlis.sampling.production import produce
+from openmm_rlis.statistics.importance import UNTEMPERED, Importance
+from openmm_rlis.storage.array_names import unprefixed
+from openmm_rlis.storage.run_directory import RunDirectory
+from openmm_rlis.walks.adaptive_splitting import Splitting, make_score, split
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
+sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "support"))
 from test_oracles_2d import mueller
 
 Array = NDArray[np.float64]

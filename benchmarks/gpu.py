@@ -20,10 +20,10 @@ from common import save
 from numpy.typing import NDArray
 from speed import stock, stock_context
 
-from openmm_rlis.bias import Bias, backend_status, gpu_name
-from openmm_rlis.engine import Engine
+from openmm_rlis.dynamics.bias import Bias, backend_status, gpu_name
+from openmm_rlis.dynamics.engine import Engine
 from openmm_rlis.systems import lj7
-from openmm_rlis.value import ValueFunction, feature_statistics
+from openmm_rlis.value_function import ValueFunction, feature_statistics
 
 Array = NDArray[np.float64]
 SIZES = (1_000, 10_000)

@@ -17,12 +17,12 @@ from common import RUNS, once, save
 from numpy.typing import NDArray
 
 import openmm_rlis as rlis
-from openmm_rlis.config import Settings
-from openmm_rlis.engine import Engine, one_thread
-from openmm_rlis.flux import FluxRun, initial_state, run_flux
-from openmm_rlis.importance import UNTEMPERED, fit
-from openmm_rlis.pilot import choose_roots, walk_roots
-from openmm_rlis.walk import Roots, Walk
+from openmm_rlis.basin.exit_flux import FluxRun, initial_state, run_flux
+from openmm_rlis.config.settings import Settings
+from openmm_rlis.dynamics.engine import Engine, one_thread
+from openmm_rlis.learning.pilot import choose_roots, walk_roots
+from openmm_rlis.statistics.importance import UNTEMPERED, fit
+from openmm_rlis.walks.branching_walk import Roots, Walk
 
 Array = NDArray[np.float64]
 SYSTEMS = {

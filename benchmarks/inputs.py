@@ -37,11 +37,11 @@ from openmm import app, unit
 import openmm_rlis as rlis
 from openmm_rlis import Problem, Region, features
 from openmm_rlis.cli import execute
-from openmm_rlis.engine import Engine, potential_energies
+from openmm_rlis.dynamics.engine import Engine, potential_energies
 from openmm_rlis.errors import RlisError
 from openmm_rlis.features import evaluate
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
+sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "support"))
 from systems_1d import ONE_KT, Line, double_well, triple_well
 
 MAKE = runpy.run_path(str(Path(__file__).parents[1] / "examples" / "own_system" / "make_files.py"))
@@ -98,8 +98,8 @@ def own(edit: Callable[[dict[str, Any]], Any] = lambda system: None) -> Path:
 
 def built(config: Path) -> Problem:
     """Return the Problem of a configuration file, as the command line makes it."""
-    from openmm_rlis.config import RunConfig
-    from openmm_rlis.launch import build
+    from openmm_rlis.config.build_problem import build
+    from openmm_rlis.config.run_config import RunConfig
 
     problem: Problem = build(RunConfig.from_yaml(config))
     return problem

@@ -22,7 +22,7 @@ import openmm
 from common import RESULTS, mean_and_error, save
 
 import openmm_rlis as rlis
-from openmm_rlis.config import Settings
+from openmm_rlis.config.settings import Settings
 from openmm_rlis.systems import lj7
 from openmm_rlis.units import thermal_energy
 

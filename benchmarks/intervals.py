@@ -4,7 +4,7 @@ python benchmarks/intervals.py       about a minute
 
 Batch results of one round follow a gamma or a log-normal law of mean 1, or are gamma but for one batch in two hundred
 that is thirty times as large (a channel seldom seen). Rounds are added as a run does: until the error it claims, the
-larger of two, from batches and from rounds of batches, is below 10 % at one of the looks of `learning.is_look`. The
+larger of two, from batches and from rounds of batches, is below 10 % at one of the looks of `is_interim_analysis`. The
 intervals are then asked whether they hold 1.
 """
 
@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from scipy.stats import norm, skew
 from scipy.stats import t as student_t
 
-from openmm_rlis.learning import is_look
+from openmm_rlis.statistics.interim_analyses import is_interim_analysis
 
 Array = NDArray[np.float64]
 Ends = tuple[Array, Array]
@@ -116,7 +116,7 @@ def stopped(law: str, relative_error: float, n_batches: int) -> tuple[Array, Arr
         (m, e), n = moments(total / index), index * n_batches
         by_round = np.sqrt((squares.sum(1) / n - m**2) / (n - 1))
         error = np.maximum(e, by_round)
-        new = (rounds == 0) & ((is_look(index) & (error <= TARGET * m)) | (index == MOST_ROUNDS))
+        new = (rounds == 0) & ((is_interim_analysis(index) & (error <= TARGET * m)) | (index == MOST_ROUNDS))
         kept[new], claimed[new], rounds[new] = total[new] / index, error[new], index
         if (rounds > 0).all():
             break

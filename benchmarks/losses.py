@@ -9,11 +9,11 @@ import common
 import numpy as np
 
 import openmm_rlis as rlis
-from openmm_rlis.engine import one_thread
-from openmm_rlis.flux import FluxRun
-from openmm_rlis.learning import cold_start, learn_round
-from openmm_rlis.pilot import make_engine
-from openmm_rlis.storage import RunDirectory
+from openmm_rlis.basin.exit_flux import FluxRun
+from openmm_rlis.dynamics.engine import one_thread
+from openmm_rlis.learning.learning_rounds import cold_start, learn_round
+from openmm_rlis.learning.pilot import make_engine
+from openmm_rlis.storage.run_directory import RunDirectory
 from openmm_rlis.systems import lj7
 
 BETA = 7.0

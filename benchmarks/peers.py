@@ -12,10 +12,10 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
-from openmm_rlis.branching import comb
-from openmm_rlis.engine import Engine
+from openmm_rlis.dynamics.engine import Engine
 from openmm_rlis.problem import OUTSIDE, SOURCE, TARGET
-from openmm_rlis.splitting import _cut, _finish, _Path
+from openmm_rlis.statistics.branching import resample
+from openmm_rlis.walks.adaptive_splitting import _cut, _finish, _Path
 
 Array = NDArray[np.float64]
 Indices = NDArray[np.intp]
@@ -146,7 +146,7 @@ def _fill(cell: Indices, log_w: Array, per_bin: int, rng: np.random.Generator) -
     order = np.argsort(cell, kind="stable")
     rows, factors = [], []
     for mine in np.split(order, np.flatnonzero(np.diff(cell[order])) + 1):
-        children = comb(log_w[mine], per_bin, rng)
+        children = resample(log_w[mine], per_bin, rng)
         rows.append(mine[children.parents])
         factors.append(children.log_factors)
     return np.concatenate(rows), np.concatenate(factors)

@@ -17,11 +17,11 @@ from common import save
 from numpy.typing import NDArray
 from speed import Way, ours, speeds, stock, stock_context
 
-from openmm_rlis.bias import Bias
-from openmm_rlis.engine import Engine
+from openmm_rlis.dynamics.bias import Bias
+from openmm_rlis.dynamics.engine import Engine
 from openmm_rlis.problem import Problem
 from openmm_rlis.systems import lj7
-from openmm_rlis.value import ValueFunction, feature_statistics
+from openmm_rlis.value_function import ValueFunction, feature_statistics
 
 Array = NDArray[np.float64]
 N_WALKERS = (4, 16, 64, 256, 1000, 4000)

@@ -21,14 +21,14 @@ import torch
 from common import RUNS, evaluations, once, save
 from numpy.typing import NDArray
 
-from openmm_rlis.bias import Bias
-from openmm_rlis.engine import Engine
-from openmm_rlis.movers import make_context
+from openmm_rlis.dynamics.bias import Bias
+from openmm_rlis.dynamics.engine import Engine
+from openmm_rlis.dynamics.packing import pack
+from openmm_rlis.dynamics.propagators import make_context
 from openmm_rlis.problem import Problem
-from openmm_rlis.replicas import pack
-from openmm_rlis.storage import RunDirectory
+from openmm_rlis.storage.run_directory import RunDirectory
 from openmm_rlis.systems import lj7
-from openmm_rlis.value import ValueFunction, feature_statistics
+from openmm_rlis.value_function import ValueFunction, feature_statistics
 
 Array = NDArray[np.float64]
 N_WALKERS, N_TURNS, SECONDS = 1000, 12, 1.0

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 from common import Row, evaluations, finder, lj7_brute, lj7_run, rate, save
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
+sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "support"))
 from oracles_lj7 import eyring_kramers
 
 WAYS = (("C3", "C2"), ("C2", "C3"))

@@ -22,7 +22,7 @@ from common import RUNS, Row, evaluations, once, rate, record, recorded, save
 import openmm_rlis as rlis
 from openmm_rlis.systems import triple_well
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
+sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "support"))
 from systems_1d import packaged_double_well
 from test_oracles_2d import mueller, wells
 

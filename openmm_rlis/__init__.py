@@ -11,8 +11,9 @@ A tour. Hand over a System and two regions; get the rate, the weighted paths, th
 
 `Problem` says what is sampled, `Region` where from and to, `features` what the value function sees. `run`, `resume`
 and `brute` do the work and `load` reads results, on a laptop without torch or OpenMM. A reader of the code starts
-with `sampler` (the loop), then `walk` and `flux` (what is estimated), `branching` and `weights` (why it is exact),
-`learning` and `value` (what makes it fast).
+with `sampling.run` and `sampling.driver` (the stages of a run), then `walks.branching_walk` and `basin.exit_flux` (what
+is estimated), `statistics.branching` and `statistics.weights` (why it is exact), `learning.learning_rounds` and
+`value_function` (what makes it fast). The ladder of the packages stands in CONTRIBUTING.md.
 """
 
 from __future__ import annotations
@@ -24,19 +25,19 @@ __version__ = "0.1.0"
 
 if TYPE_CHECKING:
     from . import features
-    from .config import Settings
-    from .estimators import Estimate
-    from .paths import PathEnsemble
+    from .config.settings import Settings
+    from .paths.ensemble import PathEnsemble
     from .problem import Problem
     from .regions import Region
-    from .result import Result, load
-    from .sampler import brute, resume, run
-    from .value import ValueFunction
+    from .results.result import Result, load
+    from .sampling.run import brute, resume, run
+    from .statistics.estimators import Estimate
+    from .value_function import ValueFunction
 
 _HOME = {
-    "Settings": "config", "Estimate": "estimators", "PathEnsemble": "paths", "Problem": "problem",
-    "Region": "regions", "Result": "result", "load": "result", "brute": "sampler", "resume": "sampler",
-    "run": "sampler", "ValueFunction": "value",
+    "Settings": "config.run_config", "Estimate": "statistics.estimators", "PathEnsemble": "paths.ensemble",
+    "Problem": "problem", "Region": "regions", "Result": "results.result", "load": "results.result",
+    "brute": "sampling.run", "resume": "sampling.run", "run": "sampling.run", "ValueFunction": "value_function",
 }  # fmt: skip
 
 __all__ = [

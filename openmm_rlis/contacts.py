@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from .errors import bad_input
-from .periodic import InBox, nearest_image
+from .geometry.periodic import InBox, nearest_image
 
 
 def squared_distances(x: Tensor, i: Tensor, j: Tensor, box: list[float]) -> Tensor:

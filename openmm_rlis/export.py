@@ -19,11 +19,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .directions import run_directories
-from .disk import size_text, storage_errors
 from .errors import StorageError, bad_input
-from .paths import PathEnsemble
-from .result import load
+from .paths.ensemble import PathEnsemble
+from .results.directions import run_directories
+from .results.result import load
+from .storage.atomic_files import size_text, storage_errors
 
 SUFFIXES = {"dcd": "dcd", "xtc": "xtc", "hdf5": "h5"}
 # A file, a frame, an atom in a frame; from ten atoms on xtc is compressed, to about half of this.

@@ -27,7 +27,7 @@ from torch import Tensor, nn
 
 from .contacts import Coordination, Spectrum, squared_distances
 from .errors import bad_input
-from .periodic import InBox, nearest_image
+from .geometry.periodic import InBox, nearest_image
 
 _TRAINED = (nn.modules.dropout._DropoutNd, nn.modules.batchnorm._NormBase)
 """Layers that do something else in training mode."""

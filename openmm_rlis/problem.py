@@ -18,16 +18,16 @@ import numpy as np
 import openmm
 from numpy.typing import ArrayLike, NDArray
 
-from .atom_order import check_order
 from .errors import DivergedError, bad_input
 from .features import Feature, Joined, as_feature, check_feature, sorted_distances
 from .features import positions as coordinates
-from .finite import place
-from .obstacles import brownian_system
-from .parameters import check_defaults
-from .periodic import in_box
+from .geometry.finite import place
+from .geometry.periodic import in_box
+from .openmm_system.atom_order import check_order
+from .openmm_system.global_parameters import check_defaults
+from .openmm_system.obstacles import brownian_system
+from .openmm_system.system_xml import check as check_forces
 from .regions import Region, check_disjoint, codes_of, membership
-from .system_xml import check as check_forces
 from .units import as_float, as_positions, thermal_energy
 
 if TYPE_CHECKING:
@@ -166,9 +166,9 @@ class Problem:
 
         With a core 1 is the core, and the rest of A is 0. Raises what `places` does.
         """
-        return self.places(positions)[0]
+        return self.classify(positions)[0]
 
-    def places(self, positions: NDArray[np.float64]) -> tuple[NDArray[np.int8], NDArray[np.bool_]]:
+    def classify(self, positions: NDArray[np.float64]) -> tuple[NDArray[np.int8], NDArray[np.bool_]]:
         """Return the codes (n,) of positions (n, n_atoms, 3), see `label`, and who is in A, in its core or not.
 
         Raises
@@ -195,7 +195,7 @@ class Problem:
         return codes, inside
 
     def with_core(self, core: Region) -> Problem:
-        """Return this problem for walks that start and fail at a core of A, see `openmm_rlis.core`.
+        """Return this problem for walks that start and fail at a core of A, see `basin.inner_region`.
 
         Its `source` is the core and `whole_source` is A.
         """

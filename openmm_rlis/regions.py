@@ -20,8 +20,8 @@ from torch import Tensor, nn
 
 from .errors import bad_input
 from .features import Feature, Joined, as_feature, check_feature
-from .finite import require_finite
-from .periodic import in_box
+from .geometry.finite import require_finite
+from .geometry.periodic import in_box
 
 
 class Region:

@@ -15,8 +15,8 @@ from systems_1d import double_well
 
 import openmm_rlis as rlis
 from openmm_rlis import cli, export
-from openmm_rlis.config import Settings
-from openmm_rlis.paths import PathEnsemble, TreeBuilder
+from openmm_rlis.config.settings import Settings
+from openmm_rlis.paths.ensemble import PathEnsemble, TreeBuilder
 
 LINE = double_well(3.0, 0.5)
 SETTINGS = Settings(n_batches=4, replicas=4, learning_rounds=0, learning_roots=40, n_slots=64, failure_share=0.25)

@@ -1,0 +1,1 @@
+"""The configuration file: its models, and the Problem that they describe."""

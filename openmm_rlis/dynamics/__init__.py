@@ -1,0 +1,1 @@
+"""Walkers in OpenMM Contexts: integrators, bias force, propagators and the engine above them."""

@@ -1,0 +1,1 @@
+"""Positions as arrays: periodic boxes, and what is not finite."""

@@ -1,0 +1,1 @@
+"""Weighted transition paths and the trees that they are stored in."""

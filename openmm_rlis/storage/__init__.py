@@ -1,0 +1,1 @@
+"""The run directory: rounds, checksums, the log, and what was spent."""

@@ -1,0 +1,1 @@
+"""Checks that try to prove a run wrong."""

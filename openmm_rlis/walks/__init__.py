@@ -1,0 +1,1 @@
+"""Branching walks from A, splitting without a value function, where walkers rest, and processes that share them."""
