@@ -17,7 +17,7 @@ from openmm_rlis.errors import RlisError
 from openmm_rlis.statistics import diagnostics
 
 ROOT = Path(__file__).parents[2]
-FILES = [*(ROOT / "openmm_rlis").glob("*.py"), *(ROOT / "systems").glob("*.py")]
+FILES = [path for folder in ("openmm_rlis", "systems") for path in sorted((ROOT / folder).rglob("*.py"))]
 MAKERS = ("bad_input", "unknown_name", "InputError", "UnreachableError", "StorageError", "BackendError",
           "DivergedError", "NotFiniteError", "StatisticsError", "RlisError")  # fmt: skip
 ROWS = [one for rows in SECTIONS.values() for one in rows]
@@ -148,5 +148,5 @@ def test_every_alarm_is_in_the_table() -> None:
 
 def test_the_page_is_current() -> None:
     assert (ROOT / "docs" / "errors.md").read_text().rstrip() == errors_table.page().rstrip(), (
-        "python tests/errors_table.py > docs/errors.md"
+        "python tests/support/errors_table.py > docs/errors.md"
     )

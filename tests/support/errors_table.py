@@ -1,6 +1,6 @@
 """Every message that a person can meet, when it comes, what to do, and what provokes it; docs/errors.md is made of it.
 
-    python tests/errors_table.py > docs/errors.md
+    python tests/support/errors_table.py > docs/errors.md
 
 A message has <placeholders>; a provocation is a command line, run in a folder made by `prepare`, or a function of that
 folder. `test_errors_table` provokes them all, and holds the table against the places in the package that raise.
@@ -810,7 +810,7 @@ Every message of the command line and of the package, when it comes and what to 
 status is 2 (bad input, nothing was written over) unless the table says 1. In Python each is an exception of `openmm_rlis.errors`, most of them an `InputError`, which is a `ValueError`. What
 stands in `<angle brackets>` differs from case to case. An unexpected error, which is a bug, is one line too: it names the file that holds its traceback.
 
-This page is made by `python tests/errors_table.py`; the tests provoke each row, and hold the table against every place in the package that raises.
+This page is made by `python tests/support/errors_table.py`; the tests provoke each row, and hold the table against every place in the package that raises.
 """
 
 
