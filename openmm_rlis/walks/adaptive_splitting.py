@@ -58,6 +58,7 @@ class SplittingPath:
     code: int = OUTSIDE
 
     def best(self) -> float:
+        """Return the highest score so far; that of a path in B is infinite."""
         return np.inf if self.code == TARGET else max(self.scores)
 
 
