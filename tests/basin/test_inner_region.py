@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 from seeds import with_offset
+from short_training import shorten
 from systems_1d import Line, double_well
 from test_exit_flux import LIVELY, z_score
 
@@ -242,8 +243,9 @@ def numbers(result: Result) -> dict[str, Any]:
     return found
 
 
-def test_the_core_is_kept_when_a_run_is_resumed_or_spread(tmp_path: Path) -> None:
+def test_the_core_is_kept_when_a_run_is_resumed_or_spread(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Killed in learning and resumed: the same numbers. With two workers and a bias: another run, that works."""
+    shorten(monkeypatch)
     whole = rlis.run(RARE.problem(), tmp_path / "whole", **TINY)
     told = 0
 
@@ -268,12 +270,13 @@ def test_learning_rounds_show_the_rate_of_the_whole_of_a(tmp_path: Path) -> None
     assert 0.2 < lessons[-1]["rate"] / result.rate.value < 5.0  # exits from A are ten times rarer than from the core
 
 
-def test_whole_runs_agree_with_the_exact_rate(tmp_path: Path) -> None:
+def test_whole_runs_agree_with_the_exact_rate(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Eight seeds, the Student t of their mean at a false-alarm rate of 1e-4; and the core is in the run directory."""
+    shorten(monkeypatch)
     settings = Settings(n_batches=8, replicas=8, learning_rounds=3, learning_roots=60, n_slots=128)
     options: dict[str, Any] = {"settings": settings, "target_relative_error": 0.2}
     problem, exact = RARE.problem(), RARE.chain.endless
-    results = [rlis.run(problem, tmp_path / str(seed), seed=seed, **options) for seed in range(8)]
+    results = [rlis.run(problem, tmp_path / str(i), seed=with_offset(i), **options) for i in range(8)]
     k = np.array([r.rate.value for r in results]) / exact.rate
     assert abs(k.mean() - 1.0) < 7.9 * k.std(ddof=1) / np.sqrt(len(k)), k
     flux = np.array([r.flux.value for r in results]) / exact.flux

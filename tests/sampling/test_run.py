@@ -21,13 +21,13 @@ import numpy as np
 import pytest
 from scipy import stats
 from seeds import with_offset
+from short_training import shorten
 from systems_1d import Line, double_well, triple_well
 
 import openmm_rlis as rlis
 from openmm_rlis.config.settings import Settings
 from openmm_rlis.dynamics.engine import Engine
 from openmm_rlis.errors import InputError
-from openmm_rlis.learning import learning_rounds
 from openmm_rlis.results.result import Result
 from openmm_rlis.sampling.run import Progress, brute
 from openmm_rlis.statistics.diagnostics import Diagnostic
@@ -73,9 +73,18 @@ def assert_same(a: Result, b: Result) -> None:
     assert np.array_equal(a.paths.weights, b.paths.weights)
 
 
+@pytest.fixture(autouse=True)
+def short_training(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Only slow tests train as long as a run does."""
+    if request.node.get_closest_marker("slow") is None:
+        shorten(monkeypatch)
+
+
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory: pytest.TempPathFactory) -> Result:
-    return rlis.run(DOUBLE.problem(), tmp_path_factory.mktemp("whole") / "run", **TINY)
+    with pytest.MonkeyPatch.context() as patch:
+        shorten(patch)
+        return rlis.run(DOUBLE.problem(), tmp_path_factory.mktemp("whole") / "run", **TINY)
 
 
 # --- (1) truth ------------------------------------------------------------------------------------------------------
@@ -92,16 +101,8 @@ def check_rates(results: list[Result], line: Line) -> None:
     assert inside >= stats.binom.ppf(1e-4, len(results), 0.85)
 
 
-@pytest.fixture
-def short_training(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Train V for a tenth of the steps: more than half of a small run goes there, and no expectation depends on V."""
-    train = learning_rounds.train
-    few = {"epochs": 4, "fewest_steps": 150}
-    monkeypatch.setattr(learning_rounds, "train", lambda *given, **named: train(*given, **{**named, **few}))
-
-
 @pytest.mark.parametrize("line", [DOUBLE, TRIPLE], ids=["predicates", "balls and others"])
-def test_run_agrees_with_the_exact_rate(line: Line, tmp_path: Path, short_training: None) -> None:
+def test_run_agrees_with_the_exact_rate(line: Line, tmp_path: Path) -> None:
     problem = line.problem()
     results = [
         rlis.run(problem, tmp_path / str(i), seed=with_offset(i), target_relative_error=0.12, settings=SETTINGS)
@@ -203,8 +204,11 @@ def test_resuming_with_a_better_target_goes_on(tmp_path: Path) -> None:
 CHILD = """
 import sys
 sys.path[:0] = {tests!r}
+import pytest
+from short_training import shorten
 from test_run import start_or_resume
 from pathlib import Path
+shorten(pytest.MonkeyPatch())
 start_or_resume(Path({directory!r}))
 """
 

@@ -102,6 +102,7 @@ def test_rate_of_mueller_brown(tmp_path: Path) -> None:
     assert near(result.rate, mueller(1.0, 360).rate)
 
 
+@pytest.mark.slow
 def test_a_rate_of_one_in_a_million(tmp_path: Path) -> None:
     # Only some hundred frames to learn from: exits of L fall back at once.
     exact = packaged_double_well(16.0).chain.endless.rate
@@ -110,7 +111,7 @@ def test_a_rate_of_one_in_a_million(tmp_path: Path) -> None:
     assert result.cost["force_evaluations"]["total"] < 1e8  # brute force: some 1e12
 
 
-@pytest.mark.parametrize("tilt", [0.0, 0.5])
+@pytest.mark.parametrize("tilt", [pytest.param(0.0, marks=pytest.mark.slow), 0.5])
 def test_rate_and_shares_of_the_triple_well(tmp_path: Path, tilt: float) -> None:
     result = rlis.run(triple_well.build(beta=3.0, tilt=tilt), tmp_path / "run", seed=with_offset(1))
     exact = wells(3.0, tilt, 384)
