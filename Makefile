@@ -12,7 +12,7 @@ help:
 	@echo "make test     install into .venv if need be and run the tests"
 	@echo "make slow     the long tests"
 	@echo "make lint     ruff      make types   mypy      make format   ruff format"
-	@echo "make figures  two of the README's figures, from $(RUN) to docs/figures/"
+	@echo "make figures  the figure of the README from $(RUN), some 4 minutes"
 	@echo "make docs     the documentation, to docs/_build/html/; runs the tutorials first (make notebooks), some minutes"
 	@echo "make clean    remove .venv, caches and build output (runs/ stays)"
 
@@ -54,7 +54,7 @@ types: $(VENV)/.developer
 
 figures: lj7
 	@mkdir -p docs/figures
-	cp $(RUN)/figures/structures.png $(RUN)/figures/paths_on_plane.png docs/figures/
+	$(BIN)/python docs/figures/lj7_paths.py $(RUN) docs/figures/lj7_paths.png
 
 # Executed once and kept, until a code cell changes.
 notebooks: $(VENV)/.docs

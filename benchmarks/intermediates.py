@@ -81,6 +81,7 @@ CASES: dict[str, Wells] = {
     "barriers 4 kT, M 2 kT deeper": Wells(2.0, 2.0, settings=FEW),
     "barriers 7 kT, M 3 kT deeper": Wells(3.5, 3.0, settings=Settings(learning_roots=10, learning_rounds=2)),
     "a trap within A, 2 kT deeper, barrier 4 kT": Wells(2.0, 2.0, place=-1.0, low=0.15, start=0.0),
+    "a trap within A, 2 kT deeper, barrier 6.2 kT": Wells(3.1, 2.0, place=-1.0, low=0.15, start=0.0),
 }
 LJ7 = "LJ7, C2 -> C3, beta 5, C0 and C1 no regions"
 
