@@ -1,11 +1,11 @@
-"""Loop: the stages of one run, each of them read from the run directory if it is there and done if it is not.
+"""Driver: the stages of one run, each of them read from the run directory if it is there and done if it is not.
 
     start -> flux -> learning -> plan -> production, round after round, until the target error or a limit
 
 So `run`, `resume` and a run that was killed are the same loop. Random streams are keyed by (stage, round, group), so
 interruptions change nothing. In production limits are looked at between rounds only: a round that has begun is
 finished, since to drop one because it took long would bias; it is not begun if it is foreseen to go beyond a limit.
-Before, the `meter` breaks a stage off: `resume` repeats it, and what it took stays in the cost.
+Before, the `cost_meter` breaks a stage off: `resume` repeats it, and what it took stays in the cost.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Executor: run work here, or spread it over processes with Dask.
+"""Workers: run work here, or spread it over processes with Dask.
 
 Every piece of work brings its own random stream, so what comes back does not depend on where or in which order it ran.
 """
