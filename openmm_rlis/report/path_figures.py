@@ -57,6 +57,9 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 MAX_FRAMES = 200_000
+CONTOURS = 14
+SMOOTHING = 1.6
+"""Width of the Gaussian that smooths the free energy on a plane, in cells."""
 MOST_ATOMS = 300
 ATOM_COLOURS = (BLUE, ORANGE, GREEN, RED, PURPLE, SKY, YELLOW, GREY)
 ELEMENTS = {"H": "#EEEEEE", "C": GREY, "N": BLUE, "O": RED, "S": YELLOW, "P": ORANGE}
@@ -122,7 +125,7 @@ def landscape(runs: Sequence[RunData], plane: Plane) -> Landscape:
     ends = {str(run.result.get(end)) for run in runs for end in ("source", "target")}
     marks = [point for name, point in plane.landmarks.items() if name in ends]
     edges = _edges(np.concatenate([points for pair in clouds for points, _ in pair]), marks)
-    energy = free_energy(clouds, edges, float(runs[0].result["beta"]))
+    energy = free_energy(clouds, edges, float(runs[0].result["beta"]), smooth=SMOOTHING)
     return Landscape(edges, energy, float(np.nanmax(energy)) if np.isfinite(energy).any() else 1.0)
 
 
@@ -217,9 +220,12 @@ def _square() -> tuple[Figure, Axes]:
 
 
 def _draw_ground(axis: Axes, ground: Landscape, plane: Plane) -> Any:
-    image = axis.pcolormesh(
-        *ground.edges, ground.energy.T, cmap=_pale_greys(), vmin=0.0, vmax=ground.top, rasterized=True
-    )
+    from matplotlib.ticker import MaxNLocator
+
+    centers = [(edges[1:] + edges[:-1]) / 2.0 for edges in ground.edges]
+    levels = MaxNLocator(CONTOURS).tick_values(0.0, max(ground.top, 1e-9))
+    image = axis.contourf(*centers, ground.energy.T, levels=levels, cmap=_pale_greys())
+    axis.contour(*centers, ground.energy.T, levels=levels[1::2], colors="black", linewidths=0.3, alpha=0.5)
     _finish_plane(axis, ground, plane)
     return image
 
