@@ -3,8 +3,8 @@
     system: {xml, structure, temperature, friction, timestep, lag_steps, features, regions, source, target, others}
 
 A region is a box of intervals in features (`within`) or a ball about a structure in the space of features (`ball`).
-Intervals of dihedrals go upwards from the first to the second number, through 180 degrees where need be. `assembly`
-makes the Problem. Neither torch nor openmm is needed here.
+Intervals of dihedrals go upwards from the first to the second number, through 180 degrees where need be.
+`problem_from_files` makes the Problem. Neither torch nor openmm is needed here.
 """
 
 from __future__ import annotations

@@ -1,11 +1,11 @@
-"""Meter: what a run has spent, in every process of it and also in work that was broken off, and its limits.
+"""Cost meter: what a run has spent, in every process of it and also in work that was broken off, and its limits.
 
     total = sum over the files in RUN/spent of their evaluations,        one file for each process and start of the run
 
 Every engine made while a meter is `active` counts on it (`spend`), before it moves anyone, and raises `LimitError`
 instead of going beyond a limit. Once a second the count is written in place, so that a process that is killed loses a
 second of it, and the counts of the other processes are read. `beat` is for work that moves nobody: it looks at the
-clock, and lets the run say that it is alive. In production the limits are lifted: see `loop`. Standard library only.
+clock, and lets the run say that it is alive. In production the limits are lifted: see `driver`. Standard library only.
 """
 
 from __future__ import annotations
