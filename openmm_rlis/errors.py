@@ -45,6 +45,14 @@ class StorageError(RlisError):
     """The run directory could not be read or written."""
 
 
+class TrapFound(Exception):  # noqa: N818
+    """A run that looks for traps found one: `trap`, a `traps.Trap`. Who started the search catches it."""
+
+    def __init__(self, trap: Any) -> None:
+        super().__init__(trap)  # which is what is sent from process to process
+        self.trap = trap
+
+
 class StatisticsError(RlisError):
     """The data do not support the requested estimate; what there is stands in `.estimate`."""
 

@@ -13,7 +13,7 @@ from contextlib import ExitStack, contextmanager
 from functools import partial
 from typing import Any, TypeVar
 
-from .errors import RlisError
+from .errors import RlisError, TrapFound
 from .meter import SECONDS_BETWEEN_NOTES, LimitError, Meter, Share, active
 
 T = TypeVar("T")
@@ -99,7 +99,7 @@ def _caught(share: Share | None, function: Callable[..., T], *items: Any) -> T |
     try:
         with active(share.meter() if share is not None else None):
             return function(*items)
-    except (RlisError, LimitError) as error:
+    except (RlisError, LimitError, TrapFound) as error:
         return error
 
 

@@ -14,6 +14,7 @@ import math
 import shutil
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import closing
 from dataclasses import asdict
 from functools import partial
 from typing import Any
@@ -104,7 +105,7 @@ class Loop:
             self._tell("flux" if self.config["method"] == "brute" else "start", 0, message)
             long_lag = warn_of_long_lag(self.problem, self.config["platform"], self.meter.deadline)
             self.store.log("lag", warning=long_lag or None)
-        with one_thread(), active(self.meter):
+        with closing(self.meter), one_thread(), active(self.meter):
             try:
                 with make_executor(int(self.config["workers"]), self.meter) as executor:
                     stopped = (self._brute if self.config["method"] == "brute" else self._sample)(executor)
@@ -112,7 +113,6 @@ class Loop:
                 stopped = str(limit)
             except (DivergedError, NotFiniteError) as error:
                 raise self._lost(error) from None
-        self.meter.close()
         return self._end(stopped)
 
     def _end(self, stopped: str) -> Result:

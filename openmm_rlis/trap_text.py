@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .features import Joined, evaluate
+from .metastable import Searcher
 from .meter import Meter
 from .own import PREFIX, Angle, Ball, Dihedral, OwnSystem, limits
 from .problem import Problem
@@ -59,10 +60,12 @@ class Scalar:
         return f"{number:.4g} nm" if self.unit == "length" else f"{math.degrees(number):.4g} deg"
 
 
-def watcher(problem: Problem, meter: Meter | None) -> Watcher | None:
+def watcher(problem: Problem, meter: Meter | None) -> Watcher | Searcher | None:
     """Return what watches a walk of the run that a meter counts for; None without one: then nobody would hear of it."""
     if meter is None:
         return None
+    if meter.search is not None:
+        return Searcher(problem, meter.search)
 
     def say(traps: Sequence[Trap], lag: int, seconds: float) -> None:
         meter.note(message(problem, traps, lag, seconds, meter.run))
