@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from . import features
     from .config import Settings
     from .estimators import Estimate
+    from .kinetic_network import Network, Networks
+    from .networks import find_traps, network
     from .paths import PathEnsemble
     from .problem import Problem
     from .regions import Region
@@ -34,14 +36,15 @@ if TYPE_CHECKING:
     from .value import ValueFunction
 
 _HOME = {
-    "Settings": "config", "Estimate": "estimators", "PathEnsemble": "paths", "Problem": "problem",
+    "Settings": "config", "Estimate": "estimators", "Network": "kinetic_network", "Networks": "kinetic_network",
+    "find_traps": "networks", "network": "networks", "PathEnsemble": "paths", "Problem": "problem",
     "Region": "regions", "Result": "result", "load": "result", "brute": "sampler", "resume": "sampler",
     "run": "sampler", "ValueFunction": "value",
 }  # fmt: skip
 
 __all__ = [
-    "Estimate", "PathEnsemble", "Problem", "Region", "Result", "Settings",
-    "ValueFunction", "brute", "features", "load", "resume", "run",
+    "Estimate", "Network", "Networks", "PathEnsemble", "Problem", "Region", "Result", "Settings",
+    "ValueFunction", "brute", "features", "find_traps", "load", "network", "resume", "run",
 ]  # fmt: skip
 
 

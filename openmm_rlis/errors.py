@@ -26,7 +26,9 @@ class InputError(RlisError, ValueError):
 
 
 class UnreachableError(InputError):
-    """The target region was not reached from the source region."""
+    """The target region was not reached from the source region; `spent` are the force evaluations and seconds of it."""
+
+    spent: tuple[int, float] = (0, 0.0)
 
 
 class NotFiniteError(InputError):

@@ -28,7 +28,7 @@ from .config import Settings
 from .core import Core
 from .disk import size_text
 from .engine import Cost, Engine, one_thread
-from .errors import DivergedError, NotFiniteError, RlisError, lost_in
+from .errors import DivergedError, NotFiniteError, RlisError, UnreachableError, lost_in
 from .estimators import Estimate
 from .executor import Executor, make_executor
 from .flux import FluxRun, FluxState, first_exits
@@ -111,6 +111,9 @@ class Loop:
                     stopped = (self._brute if self.config["method"] == "brute" else self._sample)(executor)
             except LimitError as limit:  # before production: nothing is lost but a stage that no number depends on yet
                 stopped = str(limit)
+            except UnreachableError as error:  # its directory goes, see `creation.unless_failed`
+                error.spent = self.meter.evaluations, self.meter.seconds
+                raise
             except (DivergedError, NotFiniteError) as error:
                 raise self._lost(error) from None
         return self._end(stopped)

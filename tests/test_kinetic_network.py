@@ -13,7 +13,7 @@ from scipy.stats import t as student_t
 
 from openmm_rlis.errors import InputError
 from openmm_rlis.estimators import Estimate
-from openmm_rlis.network import Network, Networks, passage_times, stationary
+from openmm_rlis.kinetic_network import Network, Networks, passage_times, stationary
 
 NAMES = ("A", "B", "C", "D")
 

@@ -150,18 +150,31 @@ class Network:
         found[:, self._ends[0], self._ends[1]] = rates
         return found
 
-    def _times(self, target: str) -> dict[Pair, Estimate]:
-        b, (i, j) = self.states.index(target), self._ends
-        here = self._table(self._values[None])
-        tau, drawn = passage_times(here, b)[0], passage_times(self._table(self._drawn), b)
+    def contributions(self, source: str, target: str) -> dict[Pair, float]:
+        """Return what each direct rate adds to the relative error of a rate by any route; they add in squares."""
+        a, b = self.states.index(source), self.states.index(target)
+        tau, slope = self._slopes(b)
+        with np.errstate(invalid="ignore"):
+            parts = np.where(slope[a] != 0.0, np.abs(slope[a] * self._errors / tau[a]), 0.0)
+        return dict(zip(self.rates, parts.tolist(), strict=True))
+
+    def _slopes(self, b: int) -> tuple[Array, Array]:
+        """Return the times to a state (n_states,) and their derivatives by the rates (n_states, n_rates)."""
+        here, (i, j) = self._table(self._values[None]), self._ends
+        tau = passage_times(here, b)[0]
         spent = np.stack([passage_times(here, b, m)[0] for m in range(len(self.states))], axis=1)
-        found = {}
-        for a, name in enumerate(self.states):
-            if a != b:
-                with np.errstate(invalid="ignore"):
-                    slope = spent[a, i] * (tau[j] - tau[i])
-                found[name, target] = self._estimate(tau[a], slope, drawn[:, a])
-        return found
+        with np.errstate(invalid="ignore"):
+            slope: Array = spent[:, i] * (tau[j] - tau[i])
+        return tau, slope
+
+    def _times(self, target: str) -> dict[Pair, Estimate]:
+        b = self.states.index(target)
+        (tau, slope), drawn = self._slopes(b), passage_times(self._table(self._drawn), b)
+        return {
+            (name, target): self._estimate(tau[a], slope[a], drawn[:, a])
+            for a, name in enumerate(self.states)
+            if a != b
+        }
 
     def _estimate(self, value: float, slope: Array, drawn: Array) -> Estimate:
         """Return a function of the rates with its linear error and the interval of redrawn rates."""
