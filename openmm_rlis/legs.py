@@ -25,13 +25,13 @@ import numpy as np
 
 from . import checksums, sampler
 from .config import Settings
-from .creation import missing, remove_empty
+from .creation import INPUTS, missing, remove_empty
 from .disk import MANIFEST, json_bytes, write
 from .errors import InputError, UnreachableError, bad_input
 from .estimators import Estimate
 from .goal import Goal
-from .meter import SPENT, Search, searching, spent
 from .kinetic_network import EXPONENTIAL, Network, Pair
+from .meter import SPENT, Search, searching, spent
 from .parents import RECORD, is_network, read_record
 from .progress import Progress
 from .result import Result, load
@@ -40,6 +40,8 @@ from .states import States
 Report = Callable[[str, Progress], None]
 """Told the name of a leg and where it stands."""
 FEWEST_EVALUATIONS, FEWEST_SECONDS = 1000, 1.0
+OF_THE_COMMAND = {"config.yaml", INPUTS, checksums.CHECKSUMS}
+"""What the command line writes before."""
 SAME = ("states", "betas", "seed", "source", "target", "system", "auto")
 """Entries of a record that may not change when a network goes on."""
 
@@ -118,7 +120,7 @@ class Parent:
                     fix = "start a new network elsewhere"
                     raise bad_input("directory", f"the network in {path} ({key}: {record.get(key)})", got, fix)
             return cls(path, {**record, "plan": wanted["plan"]})
-        if path.exists() and (not path.is_dir() or any(path.iterdir())):
+        if path.exists() and (not path.is_dir() or {entry.name for entry in path.iterdir()} - OF_THE_COMMAND):
             fix = "choose another path"
             raise bad_input("directory", "a new or empty directory, or one of this network", str(path), fix)
         path.mkdir(parents=True, exist_ok=True)

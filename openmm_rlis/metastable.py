@@ -55,7 +55,7 @@ class Searcher:
             return
         self._next, self._tests = 2 * lag, self._tests + 1
         starts = positions[resting]
-        trap = find(self._problem, starts, self._search.lags, zlib.crc32(np.ascontiguousarray(starts)))
+        trap = find(self._problem, starts, self._search.lags, zlib.crc32(starts.tobytes()))
         if trap is not None:
             raise TrapFound(trap)
 

@@ -24,9 +24,9 @@ from .config import Settings
 from .disk import json_bytes, write
 from .errors import TrapFound, bad_input
 from .estimators import Estimate, reciprocal
+from .kinetic_network import Network, Networks
 from .legs import Leg, Parent, Plan, Report, run_legs, unless_refused
 from .meter import Search
-from .kinetic_network import Network, Networks
 from .problem import Problem
 from .regions import Region
 from .result import SCHEMA, load, versions
@@ -105,14 +105,16 @@ def run_network(
         raise bad_input("states", "names whose pairs differ, such as without `-`", ", ".join(states.names))
     with unless_refused(directory):
         states.problem(*todo[0].pair, todo[0].beta)
-        wanted = {"system": states.title, "states": list(states.names), "betas": betas and list(each), "auto": False}
-        parent = Parent.open(directory, {**wanted, "seed": plan.seed, "plan": plan.to_dict()})
+        wanted: dict[str, Any] = {"system": states.title, "states": list(states.names), "auto": False}
+        wanted |= {"betas": None if betas is None else each, "seed": plan.seed, "plan": plan.to_dict()}
+        parent = Parent.open(directory, wanted)
         stopped = run_legs(parent, states, todo, plan, report)
     one = {
         beta: legs.network_of(parent, states.names, [leg for leg in todo if leg.beta == beta], plan.seed)
         for beta in each
     }
-    found: Network | Networks = one[None] if betas is None else Networks({b: n for b, n in one.items() if b is not None})
+    several = {beta: found for beta, found in one.items() if beta is not None}
+    found: Network | Networks = Networks(several) if several else one[None]
     _write(parent, {**_head(parent, states), "stopped": stopped, "network": found.to_dict()})
     return found, stopped
 
@@ -159,9 +161,7 @@ def find_traps(
     return list(found.regions[len(states.regions) :])
 
 
-def auto(
-    states: OwnStates | RegionStates, directory: Path, plan: Plan, report: Report
-) -> tuple[Estimate, str]:
+def auto(states: OwnStates | RegionStates, directory: Path, plan: Plan, report: Report) -> tuple[Estimate, str]:
     """Run from the first state to the second, find traps on the way, and return the rate and why it stopped."""
     source, target = states.names[:2]
     with unless_refused(directory):

@@ -6,7 +6,6 @@ regions. To the last two a trap that was found can be added as a further state.
 
 from __future__ import annotations
 
-import copy
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -104,7 +103,9 @@ class RegionStates:
     structures: Mapping[str, Array] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, problem: Problem, regions: Sequence[Region] = (), structures: Mapping[str, ArrayLike] | None = None) -> RegionStates:
+    def of(
+        cls, problem: Problem, regions: Sequence[Region] = (), structures: Mapping[str, ArrayLike] | None = None
+    ) -> RegionStates:
         """Return the states that a Problem has, or other regions; structures of them are looked for in it."""
         chosen = tuple(regions) or problem.regions
         known = dict(problem.references) | {k: as_positions(v, problem.n_atoms) for k, v in (structures or {}).items()}
@@ -164,5 +165,3 @@ def check_names(names: Sequence[str]) -> None:
 
 def _rest(names: Sequence[str], source: str, target: str) -> list[str]:
     return [name for name in names if name not in (source, target)]
-
-

@@ -143,7 +143,9 @@ class Watcher:
         distances = np.linalg.norm(last - center, axis=1)
         reach = np.linalg.norm(values - center, axis=1).max()
         walkers, nearest = float((distances <= reach).mean()), self._positions[int(distances.argmin())]
-        return Trap(values, center, min(radius, APART * gap(self._problem, center, self._in_regions)), walkers, share, nearest)
+        return Trap(
+            values, center, min(radius, APART * gap(self._problem, center, self._in_regions)), walkers, share, nearest
+        )
 
 
 def gap(problem: Problem, center: Array, in_regions: Sequence[Array]) -> float:

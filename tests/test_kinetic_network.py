@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 
 import numpy as np
@@ -134,9 +135,8 @@ def test_what_is_not_measured_is_left_out() -> None:
 
 def test_a_bound_widens_the_interval_on_its_side() -> None:
     legs = {("A", "M"): leg(2.0, 0.05), ("M", "A"): leg(1.0, 0.05), ("M", "B"): leg(1.0, 0.05)}
-    none, some = (
-        Network(("A", "M", "B"), {**legs, ("A", "B"): Estimate(0.0, math.inf, (0.0, upper), 20)}) for upper in (1e-9, 1.0)
-    )
+    bounds = [Estimate(0.0, math.inf, (0.0, upper), 20) for upper in (1e-9, 1.0)]
+    none, some = (Network(("A", "M", "B"), {**legs, ("A", "B"): bound}) for bound in bounds)
     assert none.rate("A", "B").value == some.rate("A", "B").value == pytest.approx(0.5)
     assert some.rate("A", "B").interval[1] > 1.3 * none.rate("A", "B").interval[1]
     assert some.rate("A", "B").interval[0] <= 0.5
@@ -167,9 +167,9 @@ def test_an_intermediate_well_against_quadrature() -> None:
     u = 4.0 * (1.0 - np.cos(2.0 * np.pi * x)) - 3.0 * np.exp(-((x / 0.2) ** 2))
     u += 40.0 * np.where(np.abs(x) > 1.0, (np.abs(x) - 1.0) ** 2, 0.0)
     ends = (-0.9, 0.0, 0.9)  # regions as points: the exact relation of one dimension
-    barrier = [(np.exp(u) * ((x >= a) & (x < b))).sum() * dx for a, b in zip(ends, ends[1:], strict=False)]
+    barrier = [(np.exp(u) * ((x >= a) & (x < b))).sum() * dx for a, b in itertools.pairwise(ends)]
     hitting = []
-    for a, b in zip(ends, ends[1:], strict=False):
+    for a, b in itertools.pairwise(ends):
         between = (x >= a) & (x <= b)
         c = np.cumsum(np.where(between, np.exp(u), 0.0))
         hitting.append(np.where(x < a, 0.0, np.where(x > b, 1.0, c / c[-1])))
@@ -178,7 +178,8 @@ def test_an_intermediate_well_against_quadrature() -> None:
     k = {("A", "M"): 1 / (barrier[0] * z[0]), ("M", "A"): 1 / (barrier[0] * z[1]),
          ("M", "B"): 1 / (barrier[1] * z[1]), ("B", "M"): 1 / (barrier[1] * z[2])}  # fmt: skip
     zero = Estimate(0.0, 0.0, (0.0, 0.0), 20)
-    found = Network(("A", "M", "B"), {pair: leg(rate) for pair, rate in k.items()} | {("A", "B"): zero, ("B", "A"): zero})
+    legs = {pair: leg(rate) for pair, rate in k.items()}
+    found = Network(("A", "M", "B"), {**legs, ("A", "B"): zero, ("B", "A"): zero})
     between = (x >= ends[0]) & (x <= ends[2])
     exact = (np.where(between, np.exp(u), 0.0) * np.cumsum(np.exp(-u))).sum() * dx**2
     assert found.mfpt["A", "B"].value == pytest.approx(exact, rel=2e-3)
