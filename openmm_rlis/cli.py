@@ -145,7 +145,7 @@ def report(
     trust: Trust = False,
 ) -> int:  # fmt: skip
     """Print the results as a table; draw figures into DIR/figures and write the page DIR/report.html."""
-    from .network_launch import report as write_report
+    from .network_report import report as write_report
 
     for path in write_report(directory, figures, trust):
         print(path)

@@ -13,13 +13,14 @@ the way from a to B, tau^m the times to m)
     d tau_a / d k_ij = G_ai (tau_j - tau_i),            d pi_m / d k_ij = pi_i pi_m (tau^m_i - tau^m_j),
 
 and the interval is that of redrawn rates, ln k_ij = ln value + relative error times Student's t, which for one leg is
-its own interval. Populations and times are eliminated without a subtraction, so small ones keep all their digits.
+its own interval. Where a rate is only bounded, the interval holds those with it and without it. Populations and times are
+eliminated without a subtraction, so small ones keep all their digits.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -77,14 +78,14 @@ class Network:
         if not all(self._complete(state) for state in self.states):
             return {}
         here = self._table(self._values[None])
-        value, drawn = stationary(here)[0], stationary(self._table(self._drawn))
+        value, drawn = stationary(here)[0], [stationary(there) for there in self._drawn]
         i, j = self._ends
         found = {}
         for m, name in enumerate(self.states):
             tau = passage_times(here, m)[0]
             with np.errstate(invalid="ignore"):
                 slope = value[i] * value[m] * (tau[i] - tau[j])
-            found[name] = self._estimate(value[m], slope, drawn[:, m])
+            found[name] = self._estimate(value[m], slope, [one[:, m] for one in drawn])
         return found
 
     @cached_property
@@ -139,10 +140,13 @@ class Network:
         return np.array([_error(rate) for rate in self.rates.values()])
 
     @cached_property
-    def _drawn(self) -> Array:
-        """Redrawn rates, (N_DRAWS, n_rates)."""
+    def _drawn(self) -> list[Array]:
+        """Tables of redrawn rates, (N_DRAWS, n_states, n_states); with bounds, once more with them at 0."""
         rng = np.random.default_rng([self.seed, len(self.rates)])
-        return np.stack([_draw(rate, rng) for rate in self.rates.values()], axis=1)
+        drawn = np.stack([_draw(rate, rng) for rate in self.rates.values()], axis=1)
+        bounded = np.array([_is_bound(rate) for rate in self.rates.values()])
+        both = [drawn, np.where(bounded, 0.0, drawn)] if bounded.any() else [drawn]
+        return [self._table(rates) for rates in both]
 
     def _table(self, rates: Array) -> Array:
         """Return each row of rates (n, n_rates) as a table, (n, n_states, n_states), zero where there is none."""
@@ -169,24 +173,23 @@ class Network:
 
     def _times(self, target: str) -> dict[Pair, Estimate]:
         b = self.states.index(target)
-        (tau, slope), drawn = self._slopes(b), passage_times(self._table(self._drawn), b)
+        (tau, slope), drawn = self._slopes(b), [passage_times(there, b) for there in self._drawn]
         return {
-            (name, target): self._estimate(tau[a], slope[a], drawn[:, a])
+            (name, target): self._estimate(tau[a], slope[a], [one[:, a] for one in drawn])
             for a, name in enumerate(self.states)
             if a != b
         }
 
-    def _estimate(self, value: float, slope: Array, drawn: Array) -> Estimate:
-        """Return a function of the rates with its linear error and the interval of redrawn rates."""
+    def _estimate(self, value: float, slope: Array, drawn: Sequence[Array]) -> Estimate:
+        """Return a function of the rates with its linear error, and the interval that holds those of redrawn rates."""
         n = min((rate.n_batches for rate in self.rates.values()), default=0)
         counts = slope != 0.0
         if not math.isfinite(value) or not np.isfinite(self._errors[counts]).all():
             return Estimate(float(value) if math.isfinite(value) else math.nan, math.inf, (0.0, math.inf), n)
         error = float(np.sqrt(np.square(slope[counts] * self._errors[counts]).sum()))
         tail = (1.0 - CONFIDENCE) / 2.0
-        low, high = np.quantile(drawn, [tail, 1.0 - tail])
-        # Where a rate is only bounded, the value is that without it, at one end of what is drawn.
-        return Estimate(float(value), error, (float(min(low, value)), float(max(high, value))), n)
+        ends = np.array([np.quantile(one, [tail, 1.0 - tail]) for one in drawn])
+        return Estimate(float(value), error, (float(ends.min()), float(ends.max())), n)
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import inspect
 import json
-import math
 import os
 import shutil
 import subprocess
@@ -21,10 +20,7 @@ from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
-from typing import Any, get_type_hints
-
-from pydantic import TypeAdapter, ValidationError
-from pydantic.errors import PydanticSchemaGenerationError
+from typing import Any
 
 from . import checksums
 from .config import DIRECTIONS, RunConfig
@@ -32,6 +28,7 @@ from .console import Display, Snapshot, make_display
 from .creation import INPUTS, missing, remove_empty
 from .directions import holds_run, is_parent, join_results, run_directories
 from .errors import InputError, RlisError, StartNote, StorageError, bad_input
+from .options import check_options
 from .own import OwnSystem
 from .parents import is_network
 from .sections import unknown_name
@@ -65,29 +62,6 @@ def build(config: RunConfig, trusted: bool = False) -> Any:
     if config.system not in modules:
         raise unknown_name("SYSTEM", config.system, list(modules))
     return systems.build(config.system, check_options(modules[config.system].build, config.system, config.options))
-
-
-def check_options(function: Callable[..., Any], system: str, options: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the options with their types checked against the annotations of a system's `build`."""
-    known, hints = inspect.signature(function).parameters, get_type_hints(function)
-    checked = dict(options)
-    for name, value in options.items():
-        if name not in known:
-            raise unknown_name(f"option of {system}", name, list(known))
-        try:
-            adapter: TypeAdapter[Any] = TypeAdapter(hints.get(name, Any))
-        except PydanticSchemaGenerationError:  # an annotation that pydantic does not know; `build` checks it itself
-            continue
-        if isinstance(value, str) and hints.get(name) == Sequence[str]:
-            value = [item.strip() for item in value.split(",") if item.strip()]
-        try:
-            checked[name] = adapter.validate_python(value)
-        except ValidationError as error:
-            expected = error.errors()[0]["msg"].replace("Input should be ", "")
-            raise bad_input(f"option {name} of {system}", expected[:1].lower() + expected[1:], repr(value)) from None
-        if isinstance(checked[name], float) and not math.isfinite(checked[name]):
-            raise bad_input(f"option {name} of {system}", "a finite number", checked[name])
-    return checked
 
 
 def default_options(system: str | OwnSystem) -> dict[str, Any]:

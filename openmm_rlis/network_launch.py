@@ -1,4 +1,4 @@
-"""Carry out `rlis network`, `rlis run` with `others: auto`, and `resume` and `report` of their directories.
+"""Carry out `rlis network`, `rlis run` with `others: auto`, and `resume` of their directories.
 
     DIR/config.yaml   the command       DIR/network.json   states, legs, traps       DIR/result.json   what follows
 
@@ -7,7 +7,6 @@ The files of an own system are copied into DIR/inputs, so that the directory goe
 
 from __future__ import annotations
 
-import json
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -16,24 +15,23 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
-from rich.table import Table
-from rich.text import Text
 
 from . import checksums, networks, systems
 from .config import RunConfig
-from .console import Display, Snapshot, make_display, rate_text
+from .console import Display, Snapshot, make_display
 from .creation import missing, remove_empty
 from .disk import MANIFEST
 from .errors import InputError, StorageError, bad_input
-from .integrity import read_json
-from .launch import DONE, LIMIT, check_options
 from .legs import Plan
+from .network_tables import tables
+from .options import check_options
 from .own import OwnSystem
-from .parents import is_network, leg_directories, read_record
+from .parents import read_record
 from .sections import unknown_name
 from .states import BuiltStates, OwnStates, States
 
 Report = Callable[[str, Any], None]
+DONE, LIMIT = 0, 3
 ENDS = ("source", "target", "others", "beta")
 
 
@@ -72,57 +70,6 @@ def resume(directory: Path, limits: Mapping[str, Any], trusted: bool) -> int:
         return _shown(directory, lambda report: networks.auto(states, directory, plan, report)[1])
     several, betas = _states(config, record["states"], trusted), record["betas"]
     return _shown(directory, lambda report: networks.run_network(several, betas, directory, plan, report)[1])
-
-
-def report(directory: Path, figures: bool, trusted: bool) -> list[Path]:
-    """Print the tables of a network and of its legs, and return the figures and pages of the legs; see `report`."""
-    from .report import report as report_run
-
-    if not is_network(directory):
-        return report_run(directory, figures, trusted=trusted)
-    console = Console()
-    for table in tables(directory):
-        console.print(table)
-    written = []
-    for leg in leg_directories(directory).values():
-        written += report_run(leg, figures, trusted=trusted)
-    return written
-
-
-def tables(directory: Path) -> list[Any]:
-    """Return what a network says, as tables for the terminal; nothing if there is no result yet."""
-    if not (directory / "result.json").is_file():
-        return []
-    found = read_json(directory / "result.json", required=True)
-    shown: list[Any] = []
-    if "rate" in found:
-        shown.append(Text(f"{found['source']} -> {found['target']}: rate {rate_text(found['rate'])}"))
-        for name, region in found["traps"].items():
-            shown.append(Text(f"trap found, as a region to paste: {name}: {json.dumps(region)}"))
-    one = found.get("network", {})
-    for beta, network in one.get("betas", {"": one} if one else {}).items():
-        shown += _network_tables(network, f"beta {beta}" if beta else "")
-    for pair, line in one.get("arrhenius", {}).items():
-        value, error = line["barrier"]["value"], line["barrier"]["standard_error"]
-        shown.append(Text(f"{pair}: barrier {value:.4g} +- {error:.2g} kJ/mol (Arrhenius)"))
-    cost = found["cost"]
-    parts = ", ".join(f"{name} {n:.2e}" for name, n in cost["force_evaluations"].items())
-    shown.append(Text(f"force evaluations {parts}; {cost['seconds']:.0f} s; stopped by {found.get('stopped')}"))
-    return [*shown, *(Text(f"alarm: {line}", style="bold yellow") for line in found["diagnostics"]["alarms"])]
-
-
-def _network_tables(network: Mapping[str, Any], title: str) -> list[Any]:
-    table = Table(title=Text(title), title_justify="left")
-    for column in ("", "direct rate", "rate by any route (memoryless)"):
-        table.add_column(column)
-    routes = network["rates_by_any_route"]
-    for pair, rate in network["rates"].items():
-        bounded = pair in network["bounds"]
-        direct = f"at most {rate['interval'][1] or float('inf'):.2g} /ps" if bounded else rate_text(rate)
-        table.add_row(Text(pair), Text(direct), Text(rate_text(routes[pair]) if pair in routes else "-"))
-    shares = [f"{name} {share['value']:.3g}" for name, share in network["stationary"].items() if share["value"]]
-    notes = [Text(f"share of time, with each state visited last: {', '.join(shares)}")] if shares else []
-    return [table, *notes, *(Text(f"{pair}: {text}") for pair, text in network["bounds"].items())]
 
 
 # ---------------------------------------------------------------------------------------------------------------------
