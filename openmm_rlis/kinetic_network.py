@@ -13,8 +13,8 @@ the way from a to B, tau^m the times to m)
     d tau_a / d k_ij = G_ai (tau_j - tau_i),            d pi_m / d k_ij = pi_i pi_m (tau^m_i - tau^m_j),
 
 and the interval is that of redrawn rates, ln k_ij = ln value + relative error times Student's t, which for one leg is
-its own interval. Where a rate is only bounded, the interval holds those with it and without it. Populations and times are
-eliminated without a subtraction, so small ones keep all their digits.
+its own interval. Where a rate is only bounded, the interval holds those with it and without it. Populations and times
+are eliminated without a subtraction, so small ones keep all their digits.
 """
 
 from __future__ import annotations

@@ -1,12 +1,12 @@
 """Metastable: whether walkers that have been outside all regions for long are in a trap, by a simulation of its own.
 
-    at L lags:  a cloud of the walkers that are left;      at 2 L:  half of it or more is still there, and has mixed
+    at L lags:  a cloud of the walkers that are left;      at 1.25 L:  it has mixed;      at 2 L:  half of it is there
 
 Copies of the walkers go on unbiased and unbranched, those that enter a region leave the test. A trap holds a share of
-them in one cloud of feature values for L lags, and each of them forgets where it stood in it: on a transition state, or
-while they cross a plain, they leave, or stay where they stood. L is 1000 lags, and doubles while they have not mixed,
-thrice at most. Nothing depends on the clock, so the same seed finds the same traps; the walk that is watched is the
-same to the last bit with and without it.
+them in one cloud of feature values for L lags, and each of them forgets where it stood in it long before: on a
+transition state, or while they cross a plain, they leave, or stay where they stood. L is 1000 lags, and doubles while
+they have not mixed, thrice at most. Nothing depends on the clock, so the same seed finds the same traps; the walk that
+is watched is the same to the last bit with and without it.
 """
 
 from __future__ import annotations
@@ -35,8 +35,9 @@ FEWEST = 0.2
 """Share of the copies in a cloud from which on it is looked at."""
 WIDER = 1.25
 """How far a trap goes, over the walkers that the densest cloud is sure to hold."""
-STAYS, MIXED = 0.5, 0.5
-"""Share that stays in a trap for L lags, and the correlation below which those that stay have forgotten where."""
+STAYS, MIXED, EARLY = 0.5, 0.3, 4
+"""Share that stays in a trap for L lags, and the correlation below which they have forgotten in a quarter of that where
+they stood. Diffusion on a plain keeps half for as long as it takes to forget three times, so this is no plain."""
 
 
 class Searcher:
@@ -119,17 +120,27 @@ def _test(copies: _Copies, lags: int) -> tuple[Trap | None, bool]:
     scale = np.where((spread := start.std(0)) > 0.0, spread, 1.0)
     center = start[members].mean(0)
     reach = WIDER * float(np.linalg.norm((start[members] - center) / scale, axis=1).max())
-    looks, rows = copies.go_on(lags, max(lags // LOOKS, 1))
+
+    def near(values: Array) -> NDArray[np.bool_]:
+        return np.linalg.norm((values - center) / scale, axis=1) <= reach
+
+    stride = max(lags // LOOKS, 1)
+    early, rows = copies.go_on(max(lags // EARLY, 1), stride)
     if not len(rows):
         return None, False
-    end = copies.values()
-    stays = members[rows] & (np.linalg.norm((end - center) / scale, axis=1) <= reach)
+    soon = copies.values()
+    both = members[rows] & near(soon)
+    mixed = _correlation(start[rows][both], soon[both]) < MIXED
+    late, left = copies.go_on(lags - max(lags // EARLY, 1), stride)
+    if not len(left):
+        return None, False
+    stays = members[rows][left] & near(copies.values())
     if stays.sum() < max(STAYS * members.sum(), FEWEST * N_COPIES / 2.0):
         return None, False
+    looks = [*early, *late]
     seen = np.concatenate(looks)
-    seen = seen[np.linalg.norm((seen - center) / scale, axis=1) <= reach]
-    found = _trap(copies, seen, float(stays.sum() / n_before), float(len(seen) / (len(looks) * n_before)))
-    return found, _correlation(start[rows][stays], end[stays]) < MIXED
+    seen = seen[near(seen)]
+    return _trap(copies, seen, float(stays.sum() / n_before), float(len(seen) / (len(looks) * n_before))), mixed
 
 
 def _correlation(before: Array, after: Array) -> float:

@@ -11,6 +11,7 @@ rates with and without a further state are of other definitions; its cost counts
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -139,7 +140,7 @@ def find_traps(
     Parameters
     ----------
     problem
-        Whose regions are known.
+        Whose regions are known. A trap is a ball in the space of its features.
     directory
         A new directory for the searches.
     seed, max_force_evaluations, max_seconds, workers, platform, settings
@@ -156,8 +157,10 @@ def find_traps(
     plan = Plan(seed, 0.5, max_force_evaluations, max_seconds, workers, platform, settings)
     source, target = states.names[:2]
     parent = _open_auto(Path(directory), states, source, target, plan)
-    found, _ = _settled(parent, states, plan, progress or _silent, Search(stop=True))
+    found, stopped = _settled(parent, states, plan, progress or _silent, Search(stop=True))
     assert isinstance(found, RegionStates)
+    if stopped != "target":
+        warnings.warn(f"the search for traps was stopped by {stopped}: there may be more of them", stacklevel=2)
     return list(found.regions[len(states.regions) :])
 
 

@@ -6,6 +6,7 @@ regions. To the last two a trap that was found can be added as a further state.
 
 from __future__ import annotations
 
+import inspect
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -53,11 +54,13 @@ class BuiltStates:
 
     def problem(self, source: str, target: str, beta: float | None) -> Problem:
         """See `States.problem`."""
-        more = {} if beta is None else {"beta": beta}
-        found = self.build(
-            source=source, target=target, others=_rest(self.names, source, target), **self.options, **more
-        )
-        return found
+        more: dict[str, Any] = {} if beta is None else {"beta": beta}
+        others, known = _rest(self.names, source, target), inspect.signature(self.build).parameters
+        if "others" in known or any(p.kind is p.VAR_KEYWORD for p in known.values()):
+            more["others"] = others
+        elif others:
+            raise bad_input("states", f"two, as {self.title} has no option others", ", ".join(self.names))
+        return self.build(source=source, target=target, **self.options, **more)
 
 
 @dataclass(frozen=True)
