@@ -100,47 +100,54 @@ def find(problem: Problem, starts: Array, lags: int, seed: int = 0) -> Trap | No
     engine.reseed(rng)
     chosen = np.resize(rng.permutation(len(starts)), N_COPIES)
     copies = _Copies(problem, engine, starts[chosen], [])
-    copies.go_on(lags)
+    looks, _ = copies.go_on(lags, max(lags // LOOKS, 1))
     for doubling in range(DOUBLINGS + 1):
-        trap, mixed = _test(copies, lags << doubling)
+        trap, mixed, looks = _test(copies, looks, lags << doubling)
         if trap is None or mixed:
             return trap
     return None
 
 
-def _test(copies: _Copies, lags: int) -> tuple[Trap | None, bool]:
-    """Return what may be a trap, and whether its walkers mixed within it in `lags` lags."""
+def _test(copies: _Copies, before: list[Array], lags: int) -> tuple[Trap | None, bool, list[Array]]:
+    """Return what may be a trap, whether its walkers mixed in it, and their feature values in `lags` lags.
+
+    `before` are feature values of the lags before; the later half of them makes the cloud, which from one moment alone
+    would be uncertain.
+    """
+    none: tuple[None, bool, list[Array]] = (None, False, [])
     n_before = len(copies.positions)
     if n_before < FEWEST * N_COPIES:
-        return None, False
-    start = copies.values()
-    members = cloud(start)
-    if members.sum() < FEWEST * N_COPIES:
-        return None, False
-    scale = np.where((spread := start.std(0)) > 0.0, spread, 1.0)
-    center = start[members].mean(0)
-    reach = WIDER * float(np.linalg.norm((start[members] - center) / scale, axis=1).max())
+        return none
+    start, known = copies.values(), np.concatenate(before[len(before) // 2 :])
+    inside = cloud(known)
+    scale = np.where((spread := known.std(0)) > 0.0, spread, 1.0)
+    center = known[inside].mean(0)
+    reach = WIDER * float(np.linalg.norm((known[inside] - center) / scale, axis=1).max())
 
     def near(values: Array) -> NDArray[np.bool_]:
-        return np.linalg.norm((values - center) / scale, axis=1) <= reach
+        return np.asarray(np.linalg.norm((values - center) / scale, axis=1) <= reach)
 
-    stride = max(lags // LOOKS, 1)
-    early, rows = copies.go_on(max(lags // EARLY, 1), stride)
+    members = near(start)
+    if members.sum() < FEWEST * N_COPIES:
+        return none
+    quarter, stride = max(lags // EARLY, 1), max(lags // LOOKS, 1)
+    early, rows = copies.go_on(quarter, stride)
     if not len(rows):
-        return None, False
+        return none
     soon = copies.values()
     both = members[rows] & near(soon)
     mixed = _correlation(start[rows][both], soon[both]) < MIXED
-    late, left = copies.go_on(lags - max(lags // EARLY, 1), stride)
+    late, left = copies.go_on(lags - quarter, stride)
     if not len(left):
-        return None, False
+        return none
     stays = members[rows][left] & near(copies.values())
     if stays.sum() < max(STAYS * members.sum(), FEWEST * N_COPIES / 2.0):
-        return None, False
+        return none
     looks = [*early, *late]
     seen = np.concatenate(looks)
     seen = seen[near(seen)]
-    return _trap(copies, seen, float(stays.sum() / n_before), float(len(seen) / (len(looks) * n_before))), mixed
+    share = float(len(seen) / (len(looks) * n_before))
+    return _trap(copies, seen, float(stays.sum() / n_before), share), mixed, looks
 
 
 def _correlation(before: Array, after: Array) -> float:
