@@ -535,7 +535,7 @@ def python_regions(folder: Path) -> Any:
 
 SECTIONS: dict[str, tuple[Row, ...]] = {
     "Command line": (
-        row("SYSTEM: expected one of <names>, got <name>", "no packaged system has this name", "take one of `rlis systems`, or write a config.yaml", "run nosuch --out NEW", "run lj --out NEW", lambda f: __import__("openmm_rlis.cli.commands").launch.default_options("x")),
+        row("SYSTEM: expected one of <names>, got <name>", "no packaged system has this name", "take one of `rlis systems`, or write a config.yaml", "run nosuch --out NEW", "run lj --out NEW", lambda f: build_problem.default_options("x")),
         row("option of <system>: expected one of <names>, got <name>", "`--set`, or `options` in the file, names what the system does not have", "take one of the names; settings are `--set settings.NAME=`", "run lj7 --out NEW --set lag_step=3", "run own.yaml --out NEW --set betta=3", lambda f: build("lj7", {"x": 1})),
         row("option <name> of <system>: expected <kind>, got <value>", "an option has the wrong type, or is not finite", "give a value of that kind", "run lj7 --out NEW --set lag_steps=many", "run lj7 --out NEW --set radius=.nan"),
         row("system: expected one of <names>, got <name>", "`systems.build` was asked for a system that is not there", "take one of the names", lambda f: build("x", {})),
