@@ -9,12 +9,10 @@ The tree::
     |-- BackendError             no usable bias backend, or one that disagrees with the others
     |-- DivergedError            a walker's coordinates, weight or energy became NaN or infinite
     |-- StorageError             the run directory cannot be read or written; exit status 2
-    `-- StatisticsError          the numbers do not support an answer; carries `.estimate`
+    `-- WorkerError              a worker process ended without a result
 """
 
 from __future__ import annotations
-
-from typing import Any
 
 
 class RlisError(Exception):
@@ -45,12 +43,8 @@ class StorageError(RlisError):
     """The run directory could not be read or written."""
 
 
-class StatisticsError(RlisError):
-    """The data do not support the requested estimate; what there is stands in `.estimate`."""
-
-    def __init__(self, message: str, estimate: Any = None) -> None:
-        super().__init__(message)
-        self.estimate = estimate
+class WorkerError(RlisError):
+    """A worker process ended without a result."""
 
 
 def bad_input(argument: str, expected: str, got: object, fix: str = "") -> InputError:

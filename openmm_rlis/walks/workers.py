@@ -1,31 +1,30 @@
-"""Workers: run work here, or spread it over processes with Dask.
+"""Executor: run work here, or spread it over processes of this machine (`concurrent.futures`).
 
 Every piece of work brings its own random stream, so what comes back does not depend on where or in which order it ran.
+Work is sent with cloudpickle, since regions and features may be functions of a user's script. A process ends at once
+when the one that started it does, however that comes: it holds the end of a pipe that closes then.
 """
 
 from __future__ import annotations
 
-import logging
+import multiprocessing
+import os
 import signal
 import threading
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
 from contextlib import ExitStack, contextmanager
-from functools import partial
+from multiprocessing.connection import Connection
 from typing import Any, TypeVar
 
-from ..errors import RlisError
-from ..storage.cost_meter import SECONDS_BETWEEN_NOTES, LimitError, Meter, Share, active
+import cloudpickle
+
+from ..errors import RlisError, WorkerError
+from ..storage.cost_meter import SECONDS_BETWEEN_NOTES, LimitError, Meter, active
 
 T = TypeVar("T")
-KEEP, LARGE = 1 << 30, 1 << 25
-"""Bytes that a worker keeps for the next arrays, and of an array that is not among them: Dask's workers give back what
-is freed above 64 kB, so that most arrays of a walk come from the system, page by page, which takes as long as using
-them."""
-OWN_WAYS = {
-    "distributed.nanny.pre-spawn-environ.MALLOC_TRIM_THRESHOLD_": KEEP,
-    "distributed.nanny.pre-spawn-environ.MALLOC_MMAP_THRESHOLD_": LARGE,
-    "distributed.worker.profile.enabled": False,
-}
+ONE_THREAD = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 
 
 class Executor:
@@ -43,110 +42,137 @@ class Executor:
         return function
 
 
-class _Spread(Executor):
-    """Runs work in Dask worker processes, which start when they are first needed."""
+class _Processes(Executor):
+    """Runs work in worker processes, which start when they are first needed."""
 
     def __init__(self, workers: int, stack: ExitStack, meter: Meter | None) -> None:
-        self._workers, self._stack, self._meter, self._known = workers, stack, meter, None
+        self._workers, self._stack, self._meter = workers, stack, meter
+        self._known: ProcessPoolExecutor | None = None
 
     def map(self, function: Callable[[Sequence[int]], list[T]], items: Sequence[int]) -> list[T]:
         """See `Executor.map`."""
         shares = [share for share in (list(items[i :: self._workers]) for i in range(self._workers)) if share]
-        futures = self._client.map(partial(_caught, self._share, function), shares, pure=False, retries=0)
-        self._wait(futures)
-        lists = [_told(outcome) for outcome in self._client.gather(futures)]
+        lists = self._results([self._submit(function, share) for share in shares])
         found = {b: x for share, xs in zip(shares, lists, strict=True) for b, x in zip(share, xs, strict=True)}
         return [found[b] for b in items]
 
     def later(self, function: Callable[..., T]) -> Callable[..., T]:
         """See `Executor.later`."""
-        future = self._client.submit(_caught, self._share, function, pure=False, retries=0)
+        future = self._submit(function)
 
         def result(*_: Any) -> T:
-            self._wait([future])
-            return _told(future.result())
+            found: T = self._results([future])[0]
+            return found
 
         return result
 
-    def _wait(self, futures: Sequence[Any]) -> None:
+    def _submit(self, function: Callable[..., Any], *items: Any) -> Future[bytes]:
+        share = self._meter.share() if self._meter is not None else None
+        work = cloudpickle.dumps((share, function, items))
+        try:
+            with _environment_of_workers():
+                return self._pool.submit(_work, work)
+        except BrokenProcessPool:
+            raise _ended() from None
+
+    def _results(self, futures: Sequence[Future[bytes]]) -> list[Any]:
         """Wait for the processes; meanwhile the run says that it is alive, and at the end it knows what they spent."""
-        if self._meter is None:
-            return
-        from distributed import wait
-
-        done = not futures
-        while not done:
-            try:
-                wait(futures, timeout=SECONDS_BETWEEN_NOTES)
-                done = True
-            except TimeoutError:
+        waiting = set(futures)
+        while waiting:
+            waiting = wait(waiting, timeout=SECONDS_BETWEEN_NOTES).not_done
+            if self._meter is not None:
                 self._meter.pulse()
-        self._meter.compare()
+        if self._meter is not None:
+            self._meter.compare()
+        try:
+            outcomes = [cloudpickle.loads(future.result()) for future in futures]
+        except BrokenProcessPool:
+            raise _ended() from None
+        for outcome in outcomes:
+            if isinstance(outcome, Exception):
+                raise outcome
+        return outcomes
 
     @property
-    def _share(self) -> Share | None:
-        return self._meter.share() if self._meter is not None else None
-
-    @property
-    def _client(self) -> Any:
+    def _pool(self) -> ProcessPoolExecutor:
         if self._known is None:
-            self._known = self._stack.enter_context(_cluster(self._workers))
+            self._known = self._stack.enter_context(_pool(self._workers))
         return self._known
 
 
-def _caught(share: Share | None, function: Callable[..., T], *items: Any) -> T | Exception:
-    """Return what a function returns, or the error that it raises on purpose: Dask would print its traceback."""
+def _ended() -> WorkerError:
+    return WorkerError(
+        "a worker process ended without a result: killed, or out of memory; whole rounds are stored, and resume goes on"
+    )
+
+
+def _work(work: bytes) -> bytes:
+    """Return what a function returns, or the error that it raises on purpose, in a worker process."""
+    share, function, items = cloudpickle.loads(work)
     try:
         with active(share.meter() if share is not None else None):
-            return function(*items)
+            return _bytes(function(*items))
     except (RlisError, LimitError) as error:
-        return error
+        return _bytes(error)
 
 
-def _told(outcome: T | Exception) -> T:
-    if isinstance(outcome, Exception):
-        raise outcome
-    return outcome
+def _bytes(outcome: Any) -> bytes:
+    found: bytes = cloudpickle.dumps(outcome)
+    return found
 
 
 @contextmanager
 def make_executor(workers: int, meter: Meter | None = None) -> Iterator[Executor]:
-    """Yield an executor: of this process for 1 worker, else of as many Dask worker processes on this machine.
+    """Yield an executor: of this process for 1 worker, else of as many worker processes on this machine.
 
     What the processes do counts on `meter`, under its limits; without one, nothing is counted.
     """
     with ExitStack() as stack:
-        yield Executor() if workers <= 1 else _Spread(workers, stack, meter)
+        yield Executor() if workers <= 1 else _Processes(workers, stack, meter)
 
 
 @contextmanager
-def _cluster(workers: int) -> Iterator[Any]:
-    import dask
-    from distributed import Client, LocalCluster
+def _pool(workers: int) -> Iterator[ProcessPoolExecutor]:
+    context = multiprocessing.get_context("spawn")  # OpenMM and torch have threads, which a fork would break
+    theirs, ours = context.Pipe(duplex=False)
+    pool = ProcessPoolExecutor(workers, context, _begin, (theirs,))
+    finished = False
+    try:
+        yield pool
+        finished = True
+    finally:
+        if not finished:
+            ours.close()
+        pool.shutdown(cancel_futures=True)
+        ours.close()
+        theirs.close()
 
-    quiet = logging.ERROR
-    with dask.config.set(OWN_WAYS):
-        with _deaf_to_interrupts():  # which the processes inherit
-            cluster = LocalCluster(
-                n_workers=workers,
-                threads_per_worker=1,
-                processes=True,
-                dashboard_address=":0",  # two runs on one machine ask for two ports
-                silence_logs=quiet,
-                memory_limit=0,
-            )
-        with cluster, Client(cluster) as client:
-            yield client
+
+def _begin(parent: Connection) -> None:
+    """Make a worker process deaf to Ctrl-C, which a terminal sends to all, and let it end with its parent."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+    def watch() -> None:
+        try:
+            parent.recv()
+        finally:
+            os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
 
 
 @contextmanager
-def _deaf_to_interrupts() -> Iterator[None]:
-    """Ignore Ctrl-C, which a terminal sends to every process: this one ends the others, without their tracebacks."""
-    if threading.current_thread() is not threading.main_thread():  # which alone may say what happens to signals
-        yield
-        return
-    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+def _environment_of_workers() -> Iterator[None]:
+    """Let processes that start now ignore Ctrl-C from their first moment, and use one thread each."""
+    missing = [name for name in ONE_THREAD if name not in os.environ]
+    os.environ.update(dict.fromkeys(missing, "1"))
+    # Only the main thread may say what happens to signals.
+    main = threading.current_thread() is threading.main_thread()
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN) if main else None
     try:
         yield
     finally:
-        signal.signal(signal.SIGINT, before)
+        if main:
+            signal.signal(signal.SIGINT, before)
+        for name in missing:
+            os.environ.pop(name, None)

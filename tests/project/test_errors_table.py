@@ -19,7 +19,7 @@ from openmm_rlis.statistics import diagnostics
 ROOT = Path(__file__).parents[2]
 FILES = [path for folder in ("openmm_rlis", "systems") for path in sorted((ROOT / folder).rglob("*.py"))]
 MAKERS = ("bad_input", "unknown_name", "InputError", "UnreachableError", "StorageError", "BackendError",
-          "DivergedError", "NotFiniteError", "StatisticsError", "RlisError")  # fmt: skip
+          "DivergedError", "NotFiniteError", "WorkerError", "RlisError")  # fmt: skip
 ROWS = [one for rows in SECTIONS.values() for one in rows]
 Site = tuple[str, int, int]
 

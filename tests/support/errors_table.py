@@ -11,8 +11,10 @@ from __future__ import annotations
 import gzip
 import json
 import math
+import os
 import runpy
 import shutil
+import signal
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -49,7 +51,7 @@ from openmm_rlis.storage import atomic_files, checksums, new_run
 from openmm_rlis.storage import rounds as frames
 from openmm_rlis.storage.run_directory import RunDirectory
 from openmm_rlis.systems import arguments, build, double_well
-from openmm_rlis.walks import adaptive_splitting, branching_walk
+from openmm_rlis.walks import adaptive_splitting, branching_walk, workers
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "own_system"
 XML = '<System><Particles><Particle mass="1"/><Particle mass="1"/></Particles></System>'
@@ -496,6 +498,12 @@ def no_platform(folder: Path) -> Any:
     return platforms.choose_platform(made, None)
 
 
+def worker_killed(folder: Path) -> None:
+    """Map a function that kills its process."""
+    with workers.make_executor(2) as executor:
+        executor.map(lambda items: os.kill(os.getpid(), signal.SIGKILL), range(2))  # type: ignore[arg-type, return-value]
+
+
 def stopped_by_openmm(folder: Path) -> Any:
     mover = engine.Engine(well(), 1)
     mover.reseed(np.random.default_rng(1))
@@ -675,6 +683,7 @@ SECTIONS: dict[str, tuple[Row, ...]] = {
         row("<which> of <n> walkers have <what> that are not finite (first: walker <n>); OpenMM says: <reason>", "walkers are lost, and OpenMM cannot evaluate the forces where they were", "as it says", lost_to_openmm, status=1),
         row("<which> of <n> walkers have coordinates that are not finite (first: walker <n>); <where>", "regions were asked about such coordinates", "give finite ones", lambda f: well().label(np.full((1, 1, 3), np.nan)), status=1),
         row("<stage>: <what was lost>; the run in <directory> ends without a rate, and resuming it ends here again: mend this, and start a new run", "a run lost walkers, or a feature is not finite on some; they are never dropped", "as the first part says", a_run_that_loses, status=1),
+        row("a worker process ended without a result: killed, or out of memory; whole rounds are stored, and resume goes on", "with several workers, one was killed", "more memory or fewer workers; `rlis resume DIR`", worker_killed, status=1),
         row("OpenMM stopped a lag of <n> walkers: <reason>", "OpenMM met a particle that is nowhere", "a shorter time step", stopped_by_openmm, status=1),
         row("no platform of OpenMM takes this System; <platform>: <reason>", "all of them failed where they were timed", "`rlis doctor`; mend what OpenMM says", no_platform, status=1),
         row("OpenMM could not make a Context: <reason>", "the platform does not take the System", "another `--platform`", no_context, status=1),

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import os
 import resource
+import signal
+import subprocess
+import sys
 import time
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 import pytest
 
-from openmm_rlis.errors import InputError
+from openmm_rlis.errors import InputError, WorkerError
 from openmm_rlis.storage.cost_meter import LimitError
 from openmm_rlis.walks.workers import make_executor
 
@@ -45,7 +49,6 @@ def test_one_worker_stays_in_this_process() -> None:
         assert executor.later(where)("told") == (os.getpid(), "told")
 
 
-@pytest.mark.slow
 def test_two_workers_are_two_processes_and_keep_the_order(capfd: pytest.CaptureFixture[str]) -> None:
     with make_executor(2) as executor:
         assert executor.map(squares, [3, 1, 2, 5, 4]) == [9, 1, 4, 25, 16]
@@ -65,6 +68,39 @@ def test_two_workers_are_two_processes_and_keep_the_order(capfd: pytest.CaptureF
             executor.map(lambda batches: [1 // 0 for _ in batches], range(2))
 
 
+def die(batches: Sequence[int]) -> list[int]:
+    os.kill(os.getpid(), signal.SIGKILL)
+    return []
+
+
+def test_a_worker_that_is_killed_ends_the_work_with_one_line() -> None:
+    with make_executor(2) as executor, pytest.raises(WorkerError, match="ended without a result"):
+        executor.map(die, range(2))
+
+
+def test_workers_end_with_the_process_that_started_them(tmp_path: Path) -> None:
+    script = tmp_path / "script.py"
+    script.write_text(
+        "import os, pathlib, sys, time\n"
+        "from openmm_rlis.walks.workers import make_executor\n"
+        "def work(items):\n"
+        "    for i in items: (pathlib.Path(sys.argv[1]) / f'{os.getpid()}.pid').touch()\n"
+        "    time.sleep(100)\n"
+        "if __name__ == '__main__':\n"
+        "    with make_executor(2) as executor: executor.map(work, range(2))\n"
+    )
+    parent = subprocess.Popen([sys.executable, str(script), str(tmp_path)])
+    deadline = time.monotonic() + 60.0
+    while len(found := list(tmp_path.glob("*.pid"))) < 2 and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert len(found) == 2
+    parent.kill()
+    parent.wait()
+    while any(Path("/proc", file.stem).exists() for file in found) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert not any(Path("/proc", file.stem).exists() for file in found)
+
+
 def test_workers_are_not_started_before_there_is_work() -> None:
     begun = time.monotonic()
     with make_executor(2):
@@ -82,7 +118,6 @@ def faults(batches: Sequence[int]) -> list[int]:
     return [resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before for _ in batches]
 
 
-@pytest.mark.slow
 def test_workers_keep_their_memory() -> None:
     with make_executor(2) as executor:
         assert max(executor.map(faults, range(2))) < 10_000  # a fault for each page would be 98 000
