@@ -150,8 +150,9 @@ class ValueFunction(nn.Module):
     def committor(self, positions: Any, problem: Problem | None = None) -> NDArray[np.float64]:
         """Return the learned P(B first) (n,), 1 in B, 0 in A and D.
 
-        Where the run gave A a core (see `core`), V was learned for paths that fail in the core: close to A it is larger
-        than the committor by what comes back to A and still reaches B, less than the success probability of exits.
+        Where the run gave A a core (see `inner_region`), V was learned for paths that fail in the core: close to A it
+        is larger than the committor by what comes back to A and still reaches B, less than the success probability of
+        exits.
 
         Parameters
         ----------

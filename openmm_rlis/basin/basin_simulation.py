@@ -1,8 +1,8 @@
 """Basin simulation: unbiased replicas that stay in A, or in its core, and record how they leave it.
 
-An *excursion* begins with a test outside the core (A itself where there is none, see `core`) after one in it, and ends
-with the next test in the core. A replica is followed on an excursion for at most `longest` lags. If it is not back by
-then, or if it comes to B or D before, it goes back to the structure in the core from which it left:
+An *excursion* begins with a test outside the core (A itself where there is none, see `inner_region`) after one in it,
+and ends with the next test in the core. A replica is followed on an excursion for at most `longest` lags. If it is not
+back by then, or if it comes to B or D before, it goes back to the structure in the core from which it left:
 
     x_0 (core), x_1, ..., x_n (core),  n <= longest, not through B or D:   followed to its end
     any other excursion from x_0:                                          x_0 again
@@ -14,7 +14,7 @@ through B or D" is. Needs detailed balance, which Euler-Maruyama has to O(dt).
 
 So the replicas have to come to equilibrium within the core and its surroundings only. Whatever lies further away (an
 intermediate that is no region, a part of A behind a barrier) is left to the walks, which start at the recorded exits
-and are followed to the end (`walk`). The time in state A is
+and are followed to the end (`branching_walk`). The time in state A is
 
     T_A  =  time of the replicas  +  sum over exits of the time that the excursion lasts beyond `longest` lags,
 

@@ -1,4 +1,4 @@
-"""Flux: unbiased replicas in state A, the exits that they make, and the paths that they complete.
+"""Exit flux: unbiased replicas in state A, the exits that they make, and the paths that they complete.
 
     k_brute = n_AB / T_A
 
@@ -10,7 +10,7 @@ region; `hits` counts how often it happened. Needs detailed balance, which Euler
 
 The replicas follow every excursion to its end, so T_A is right only when they are in equilibrium with every place that
 is in no region: this is how brute force counts, and how a run finds its first exits. What `run` estimates comes from
-`basin`, whose replicas stay near A.
+`basin_simulation`, whose replicas stay near A.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ Array = NDArray[np.float64]
 class FluxState:
     """Replicas of an unbiased run: now, their last structure in A, and for how many lags they have been outside A.
 
-    In a basin simulation (`basin`) the core takes the place of A.
+    In a basin simulation (`basin_simulation`) the core takes the place of A.
     """
 
     positions: Array
@@ -56,9 +56,9 @@ class Pool:
     """The exits of a stretch of unbiased run, from which walks start.
 
     `exits` and `priors` are (m, n_atoms, 3): the first structure outside the core of A (A itself where there is none,
-    see `core`) and the one before it. `replica` (m,) says whose they are; `n_exits` (n_replicas,) counts the exits from
-    A, `away` and `outside` (n_replicas,) the lags that began outside the core and outside A; `time` is the sum over
-    replicas, in ps.
+    see `inner_region`) and the one before it. `replica` (m,) says whose they are; `n_exits` (n_replicas,) counts the
+    exits from A, `away` and `outside` (n_replicas,) the lags that began outside the core and outside A; `time` is the
+    sum over replicas, in ps.
     """
 
     exits: Array

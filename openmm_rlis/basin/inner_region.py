@@ -1,4 +1,4 @@
-"""Core: the inner part of A that the unbiased run leaves often, from which the walks start when exits from A are rare.
+"""Inner region: the part of A that the unbiased run leaves often, from which walks start when exits from A are rare.
 
     core = { x in A:  |(f(x) - c) / s| <= r },      r: replicas leave the core once in 20 lags
 

@@ -1,4 +1,4 @@
-"""Selections: mdtraj's words for atoms, and what to say when they find none, too many, or others than were meant.
+"""Atom selections: mdtraj's words for atoms, and what to say when they find none, too many, or others than were meant.
 
     name "C1'" and resid 3  ->  [57]
 

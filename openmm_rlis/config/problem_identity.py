@@ -1,4 +1,4 @@
-"""Identity: whether a Problem is the one that a run directory was made for.
+"""Problem identity: whether a Problem is the one that a run directory was made for.
 
     numbers       temperature, friction, time step, lag, dynamics, dimensions, box      config.yaml
     System        masses, constraints, forces                                           system.xml

@@ -5,8 +5,8 @@
 
 Walkers ride in slots of packed Contexts, of which there are a few sizes; any number of walkers can be asked for, they
 enter and leave between calls, and no Context is rebuilt. Unbiased walkers use a Context without network, at full
-speed. How a Context moves them is up to `movers`. The random stream is reset by `reseed`, so the same stream and the
-same calls give the same walk on the Reference and CPU platforms.
+speed. How a Context moves them is up to `propagators`. The random stream is reset by `reseed`, so the same stream and
+the same calls give the same walk on the Reference and CPU platforms.
 """
 
 from __future__ import annotations

@@ -4,8 +4,8 @@ Per degree of freedom, with mobility a = dt/(m gamma), noise s = sqrt(2 kT a), f
 
     x' = x + a F + s (xi + u),      u = a F_b / s,      ln dP/dQ = - u sum xi - n |u|^2 / 2
 
-Without a bias the sum of the forces can be left in the velocity instead. It tells the sum of the noise, what `control`
-needs:
+Without a bias the sum of the forces can be left in the velocity instead. It tells the sum of the noise, what
+`control_variate` needs:
 
     s sum xi = x_n - x_0 - a sum F
 

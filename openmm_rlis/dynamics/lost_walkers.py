@@ -1,4 +1,4 @@
-"""Losses: walkers whose coordinates, weight or energy are not finite, and why.
+"""Lost walkers: walkers whose coordinates, weight or energy are not finite, and why.
 
 A NaN force moves a walker to NaN in its next step, and so does a time step that is too long: x grows from step to
 step until it overflows. Which one it was is looked up where the walker was last seen: the lag is repeated with other

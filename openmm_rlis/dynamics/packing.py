@@ -1,4 +1,4 @@
-"""Replicas: many non-interacting copies of one System in one System.
+"""Packing: many non-interacting copies of one System in one System.
 
 Copy r of atom i is particle r * n_atoms + i. Bonded forces are copied with shifted indices and all-pairs forces become
 explicit pairs, so copies never see each other and no neighbour list is built. For a small System one Context with a

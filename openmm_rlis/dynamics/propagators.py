@@ -1,4 +1,4 @@
-"""Movers: take the walkers in the slots of one Context through a lag of Euler-Maruyama steps.
+"""Propagators: take the walkers in the slots of one Context through a lag of Euler-Maruyama steps.
 
     Program   the lag is one step of a CustomIntegrator (`integrators`): any platform, no Python in between
     Stepper   OpenMM gives the forces, the step is made here on the arrays of all walkers

@@ -1,4 +1,4 @@
-"""Learning: from exits of A to a frozen value function, with nothing asked of the user.
+"""Learning rounds: from exits of A to a frozen value function, with nothing asked of the user.
 
     start:   adaptive multilevel splitting on the distance to B against A  ->  first ln V
     rounds:  walk roots with the present V and importance (`pilot`), fit both networks to the returns, repeat,
@@ -6,7 +6,7 @@
 
 Each round is (lessons so far, rng) -> lesson. The exits are those of the unbiased run in A before
 production; nothing measured here enters an estimate, but the last rounds say how production should divide its effort
-(`plan`).
+(`planning`).
 """
 
 from __future__ import annotations
@@ -152,10 +152,13 @@ def learn_round(
 
 
 def pilot_round(
-    engine: Engine, given: LearningRound, run: FluxRun, settings: Settings, rng: np.random.Generator,
+    engine: Engine,
+    given: LearningRound,
+    run: FluxRun,
+    settings: Settings,
+    rng: np.random.Generator,
     crew: WalkShares = ALONE,
 ) -> LearningRound:
     """Return what a plan needs to know of a value function that is not trained: one given, or without rounds."""
     _, tallies, info = pilot(engine, given.value, UNTEMPERED, run, settings, rng, crew)
     return LearningRound(given.value, given.samples, tallies, info)
-

@@ -1,4 +1,4 @@
-"""Parameters: the global parameters of a System's forces, which a Context keeps by name, one value for each name.
+"""Global parameters of the forces of a System, which a Context keeps by name, one value for each name.
 
 An integrator reads from the same names. Where a force has a parameter that CustomIntegrator has a meaning of its own
 for (`dt` on every platform; `x`, `f0`, `gaussian` and the like on a GPU, where they are not kept apart), the integrator

@@ -4,7 +4,7 @@ Every path carries ``log_weight``, the logarithm of its contribution to the expe
 record of its batch and round, so the sum of ``exp(log_weight)`` over the success paths of a record is its number of
 transitions. Failure paths may be stored as a share; their weights are divided by it already.
 
-Frames come from `trees`, averages and their error bars from `averages`, files from `storage`.
+Frames come from `tree`, averages and their error bars from `averages`, files from `storage.rounds`.
 """
 
 from __future__ import annotations

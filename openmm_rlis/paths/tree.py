@@ -1,11 +1,11 @@
-"""Trees: the frames of branching paths, each stored once.
+"""Tree: the frames of branching paths, each stored once.
 
 Copies of a split walker share their past, so a round of one batch is stored as a tree: every frame once, with
 the index of the frame before it. A path is the walk from a leaf to its root, read backwards::
 
     leaf -> parents[leaf] -> parents[parents[leaf]] -> ... -> -1
 
-Parents always have a lower index than their children. `paths` joins the trees of a run to an ensemble.
+Parents always have a lower index than their children. `ensemble` joins the trees of a run to an ensemble.
 """
 
 from __future__ import annotations

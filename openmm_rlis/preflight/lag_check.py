@@ -1,4 +1,4 @@
-"""Lag: whether walkers jump over regions between two tests, measured before a run starts.
+"""Lag check: whether walkers jump over regions between two tests, measured before a run starts.
 
     ratio = rms move in one lag / width            of each region, in its own features
                                 / gap              between A and B, in those of B

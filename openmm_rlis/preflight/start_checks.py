@@ -1,4 +1,4 @@
-"""Preflight: what can be known of a run before it starts, on one Context of one copy of the System.
+"""Start checks: what can be known of a run before it starts, on one Context of one copy of the System.
 
 OpenMM takes the System; energy and forces at the start structure are finite; the time step is stable for the stiffest
 mode there (`stiffness`); the regions depend on something that moves; there is room on the disk for the state of one

@@ -1,9 +1,9 @@
-"""Drawings of configurations: success paths and their density on a plane, and structures along one of them.
+"""Path figures: success paths and their density on a plane, and structures along one of them.
 
-The background of a plane is the free energy of the configurations whose last region was A or B (see `views`), and with
-one direction only that of the configurations whose last region was A. Structures of planar systems are drawn as they
-are; others are laid over each other, seen along the direction in which they extend least, and nearer atoms are
-painted over farther ones. Statistics are drawn by `figures`; these two modules are the only ones that draw.
+The background of a plane is the free energy of the configurations whose last region was A or B (see `plot_data`), and
+with one direction only that of the configurations whose last region was A. Structures of planar systems are drawn as
+they are; others are laid over each other, seen along the direction in which they extend least, and nearer atoms are
+painted over farther ones. Statistics are drawn by `statistics_figures`; these two modules are the only ones that draw.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Planes: one or two numbers of a configuration to draw paths on, and what the learned V says along them.
+"""Projections: one or two numbers of a configuration to draw paths on, and what the learned V says along them.
 
 A system may name its own plane (`plane`, `plane_labels`, `landmarks` in its module). Otherwise: the coordinates of a
 single particle; or the two features, or without features the two interatomic distances, that tell the ends of

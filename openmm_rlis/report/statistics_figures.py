@@ -1,8 +1,9 @@
 """Figures of the statistics of a run, each drawn on one matplotlib axis, and the one style of all figures.
 
 Rate of every batch, rate against rounds, what each learning round saw, share of the transitions that each root
-carries, durations of paths, V along success paths, shares of channels, cost. The numbers come from `views` and
-`planes`. A figure leaves as a PNG file, or as SVG in an address (`data:image/svg+xml`): the page needs no other file.
+carries, durations of paths, V along success paths, shares of channels, cost. The numbers come from `plot_data` and
+`projections`. A figure leaves as a PNG file, or as SVG in an address (`data:image/svg+xml`): the page needs no other
+file.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Facts: what the page of a report says in words and tables, without a figure.
+"""Wording: what the page of a report says in words and tables, without a figure.
 
 The verdict on a run, its rate in plain words, definitions, every number with one line on what it is, cost, provenance:
 each a function of `RunData`. What brute force would need for the same relative error e is stated as

@@ -1,8 +1,8 @@
 """The results of a run for people: a table on the terminal, PNG figures, and one page `write.html`.
 
 Figures: rate of every batch, rate against rounds, share of the transitions that each root carries, durations of paths;
-and success paths and structures along one of them. The numbers come from `views` and `estimators`, the figures from
-`figures` and `drawings`, the page from `page`.
+and success paths and structures along one of them. The numbers come from `plot_data` and `estimators`, the figures from
+`statistics_figures` and `path_figures`, the page from `page`.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Guess: what is known of the rate before production, which is no estimate and has no error bar.
+"""Rate guess: what is known of the rate before production, which is no estimate and has no error bar.
 
     k about (share that reaches B) / (time between two starts of walks + time of the excursion that the walks count),
 

@@ -1,4 +1,4 @@
-"""Counting: brute force. Unbiased replicas in state A go on, and transitions are counted.
+"""Brute force: brute force. Unbiased replicas in state A go on, and transitions are counted.
 
     k = transitions / T_A
 

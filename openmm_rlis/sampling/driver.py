@@ -1,11 +1,11 @@
-"""Loop: the stages of one run, each of them read from the run directory if it is there and done if it is not.
+"""Driver: the stages of one run, each of them read from the run directory if it is there and done if it is not.
 
     start -> flux -> learning -> plan -> production, round after round, until the target error or a limit
 
 So `run`, `resume` and a run that was killed are the same loop. Random streams are keyed by (stage, round, group), so
 interruptions change nothing. In production limits are looked at between rounds only: a round that has begun is
 finished, since to drop one because it took long would bias; it is not begun if it is foreseen to go beyond a limit.
-Before, the `meter` breaks a stage off: `resume` repeats it, and what it took stays in the cost.
+Before, the `cost_meter` breaks a stage off: `resume` repeats it, and what it took stays in the cost.
 """
 
 from __future__ import annotations
@@ -13,13 +13,13 @@ from __future__ import annotations
 import math
 import shutil
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
+from contextlib import closing
 from dataclasses import asdict
 from functools import partial
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from ..basin.basin_simulation import SettleTask
 from ..basin.exit_flux import FluxRun, FluxState, first_exits
@@ -28,7 +28,7 @@ from ..config.settings import Settings
 from ..display import notebook
 from ..dynamics.engine import Cost, Engine, one_thread
 from ..dynamics.platforms import platform_text
-from ..errors import DivergedError, NotFiniteError, RlisError, lost_in
+from ..errors import DivergedError, NotFiniteError, RlisError, UnreachableError, lost_in
 from ..learning.learning_rounds import (
     LearningRound,
     cold_start,
@@ -46,7 +46,7 @@ from ..results.result import Result
 from ..statistics.estimators import Estimate
 from ..statistics.importance import UNTEMPERED, Importance
 from ..statistics.interim_analyses import FIRST_ANALYSIS, is_interim_analysis, rounds_to_interim_analysis
-from ..storage.array_names import prefixed, unprefixed
+from ..storage.array_names import unprefixed
 from ..storage.atomic_files import size_text
 from ..storage.cost_meter import SPENT, LimitError, Meter, active
 from ..storage.rounds import predicted_bytes
@@ -54,7 +54,8 @@ from ..storage.run_directory import RunDirectory
 from ..value_function import ValueFunction
 from ..walks.workers import Executor, make_executor
 from . import brute_force
-from .production import GroupRecord, Task, contents, stream
+from .journal import Journal
+from .production import GroupRecord, Task, stream
 from .progress import Progress, Report, Teller
 from .stopping import Goal
 
@@ -91,8 +92,8 @@ class Loop:
         evaluations, seconds = (sum(float(i.get(name, 0)) for i in infos) for name in ("evaluations", "seconds"))
         self.meter = engine.meter = Meter(store.path / SPENT, recorded=(evaluations, seconds))
         self.meter.most_evaluations = math.inf if (most := goal.max_force_evaluations) is None else most
-        self.marked = time.monotonic()
-        self.meter.deadline = self.marked + goal.seconds_left(self.meter.seconds)
+        self.journal = Journal(store, self.meter, problem)
+        self.meter.deadline = self.journal.marked + goal.seconds_left(self.meter.seconds)
         self.teller = Teller(store, self.meter, progress or notebook.progress() or (lambda _: None))
 
     def run(self) -> Result:
@@ -102,15 +103,17 @@ class Loop:
             self._tell("flux" if self.config["method"] == "brute" else "start", 0, message)
             long_lag = warn_of_long_lag(self.problem, self.config["platform"], self.meter.deadline)
             self.store.log("lag", warning=long_lag or None)
-        with one_thread(), active(self.meter):
+        with closing(self.meter), one_thread(), active(self.meter):
             try:
                 with make_executor(int(self.config["workers"]), self.meter) as executor:
                     stopped = (self._brute if self.config["method"] == "brute" else self._sample)(executor)
             except LimitError as limit:  # before production: nothing is lost but a stage that no number depends on yet
                 stopped = str(limit)
+            except UnreachableError as error:  # its directory goes, see `creation.unless_failed`
+                error.spent = self.meter.evaluations, self.meter.seconds
+                raise
             except (DivergedError, NotFiniteError) as error:
                 raise self._lost(error) from None
-        self.meter.close()
         return self._end(stopped)
 
     def _end(self, stopped: str) -> Result:
@@ -157,7 +160,7 @@ class Loop:
             self._tell("flux", 0)
             found, lags, settled, cost = settling(self.teller.window)
             info = {"lags": lags, "time": found.time, "settled": settled, "flux_evaluations": cost}
-            self._write("flux", 0, found.arrays(), info, cost)
+            self.journal.write("flux", 0, found.arrays(), info, cost)
         stored = self.store.read_round("flux", 0)
         return FluxRun.from_arrays(stored.arrays, int(stored.info["lags"]), stored.info["time"])
 
@@ -176,8 +179,8 @@ class Loop:
                 engine = make_engine(self.inner, self.settings, self.config["platform"], history[-1].value)
                 settings = self.settings.model_copy(update={"learning_roots": n_roots})
                 learned = learn_round(engine, history, flux, settings, stream(self.seed, LEARNING, index), crew)
-                self._keep_lesson("learning", index, learned, engine)
-            lesson = self._read_lesson("learning", index)
+                self.journal.keep_learning_round("learning", index, learned, engine)
+            lesson = self.journal.learning_round("learning", index)
             history.append(lesson)
             share = lesson.info["success_probability"]
             about = rate_of(lesson.info, share, len(flux.exits), flux.time, self.problem.lag_time)
@@ -199,13 +202,13 @@ class Loop:
             self.inner = self.engine.problem
             settling = self._settling(executor)
             first = cold_start(self.engine, exits, self.settings, rng, self.teller.level)
-            self._keep_lesson("start", 0, first, self.engine, core)
+            self.journal.keep_learning_round("start", 0, first, self.engine, core)
         else:
             core_arrays = unprefixed("core", self.store.read_round("start", 0).arrays)
             if core_arrays:
                 self.inner = self.problem.with_core(Core.from_arrays(core_arrays).region(self.problem))
             settling = self._settling(executor)
-        first = self._read_lesson("start", 0)
+        first = self.journal.learning_round("start", 0)
         self._tell("start", 0, f"{first.info['levels']} levels, ln P = {first.info['log_probability']:.2f}")
         return first, self._flux(settling)
 
@@ -224,7 +227,7 @@ class Loop:
                 raise LimitError(self.goal.nearest_limit(self.meter.evaluations, self.meter.seconds))
             spent = {"learning_evaluations": cost.force_evaluations, "network_calls": cost.network_calls}
             importance = asdict(learned_importance(lessons))
-            self._write("plan", 0, importance, {**asdict(plan), **spent}, cost.force_evaluations)
+            self.journal.write("plan", 0, importance, {**asdict(plan), **spent}, cost.force_evaluations)
         stored = self.store.read_round("plan", 0)
         plan = Plan.from_info(stored.info)
         self._tell("plan", 0, f"{plan.flux_lags} lags in A, {plan.n_roots} roots a batch; {self._disk(plan)}")
@@ -244,7 +247,7 @@ class Loop:
                 tuple(pools[rounds.start : rounds.stop]), groups, self.seed, rounds, self.config["platform"],
             )  # fmt: skip
             found: list[list[GroupRecord]] = executor.map(task, range(len(groups)))
-            self._keep_block(rounds, found)
+            self.journal.keep_block(rounds, found)
 
         foreseen = partial(plan.evaluations, self.settings, self.problem.lag_steps)
         # Walkers that cannot share a Context gain nothing from walking side by side, and lose more when killed.
@@ -260,7 +263,7 @@ class Loop:
             index = rounds.start
             task = brute_force.CountTask(self.problem, state, groups, self.seed, index, self.config["platform"])
             found = brute_force.contents(executor.map(task, range(len(groups))))
-            self._write("production", index, found, {"production_evaluations": cost}, cost)
+            self.journal.write("production", index, found, {"production_evaluations": cost}, cost)
 
         return self._until_done(flux.state, one_round, lambda rounds: cost * len(rounds))
 
@@ -280,7 +283,7 @@ class Loop:
         seconds, result = 0.0, None
         while True:
             index = len(self.store.rounds("production"))
-            block = self._unfinished_block(index)
+            block = self.journal.unfinished_block(index)
             if not block:
                 result = Result(self.store, self.problem, result)
                 wanted = self.goal.error_wanted(index > 0 and any(check.doubts_error for check in result.checks))
@@ -297,61 +300,6 @@ class Loop:
             before = self.store.read_round("production", block.start - 1).arrays if block.start else None
             one_block(block, FluxState(**unprefixed("state", before)) if before else state)
             seconds = (time.monotonic() - begun) / len(block)
-
-    def _unfinished_block(self, index: int) -> range:
-        """Return the block that a process was killed while storing: it is made again, the same, to store the rest."""
-        if index == 0:
-            return range(0)
-        first, n = self.store.read_round("production", index - 1).info.get("block", (index - 1, 1))
-        return range(first, first + n) if first + n > index else range(0)
-
-    # Storage
-
-    def _keep_block(self, rounds: range, groups: Sequence[Sequence[GroupRecord]]) -> None:
-        by_round = dict(zip(rounds, zip(*groups, strict=True), strict=True))
-        stored = self.store.rounds("production")
-        cost = {index: sum(g.flux_evaluations + g.walk_evaluations for g in by_round[index]) for index in rounds}
-        seconds = (time.monotonic() - self.marked) / max(sum(cost.values()), 1)  # of a force evaluation
-        for index in rounds:
-            if index not in stored:
-                self._keep_records(index, by_round[index], rounds, seconds * cost[index])
-
-    def _keep_records(self, index: int, groups: Sequence[GroupRecord], block: range, seconds: float) -> None:
-        arrays, info, trees = contents(groups)
-        parts = [group.state.arrays() for group in groups]
-        state = {key: np.concatenate([part[key] for part in parts]) for key in parts[0]}
-        cost = info["flux_evaluations"] + info["production_evaluations"]
-        info["block"] = [block.start, len(block)]
-        self._write("production", index, arrays | prefixed("state", state), info, cost, trees, seconds)
-
-    def _keep_lesson(
-        self, stage: str, index: int, lesson: LearningRound, engine: Engine, core: Core | None = None
-    ) -> None:
-        arrays = lesson.arrays() | (prefixed("core", core.arrays()) if core else {})
-        cost = engine.cost.force_evaluations
-        info = {**lesson.info, "learning_evaluations": cost, "network_calls": engine.cost.network_calls}
-        self._write(stage, index, arrays, info, cost)
-
-    def _read_lesson(self, stage: str, index: int) -> LearningRound:
-        stored = self.store.read_round(stage, index)
-        return LearningRound.from_arrays(self.problem.features, stored.arrays, stored.info)
-
-    def _write(
-        self,
-        stage: str,
-        index: int,
-        arrays: Mapping[str, NDArray[Any]],
-        info: Mapping[str, Any],
-        evaluations: int,
-        tree: Any = (),
-        seconds: float | None = None,
-    ) -> None:
-        now = time.monotonic()
-        info = {**info, "evaluations": evaluations, "seconds": now - self.marked if seconds is None else seconds}
-        self.store.write_round(stage, index, arrays, info, tree)
-        self.marked = now
-        spent = {"evaluations": self.meter.evaluations, "seconds": self.meter.seconds}
-        self.store.log("round", stage=stage, index=index, **spent)
 
     # Limits and progress
 

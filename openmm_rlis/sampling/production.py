@@ -4,10 +4,10 @@
 
     k = sum_rounds transitions / sum_rounds time
 
-The root weights w_root sum to n on average, the exits from A, or from its core if it has one (`core`), of a stretch of
-basin simulation (`basin`). W_B is the weight that arrives in B, M the control variate (`control`), which is 0 on
-average, and c its coefficient; L are the lags of a root's walkers that the basin simulation does not see, with their
-weights (`population.Excursions.late`).
+The root weights w_root sum to n on average, the exits from A, or from its core if it has one (`inner_region`), of a
+stretch of basin simulation (`basin_simulation`). W_B is the weight that arrives in B, M the control variate
+(`control_variate`), which is 0 on average, and c its coefficient; L are the lags of a root's walkers that the basin
+simulation does not see, with their weights (`walkers.Excursions.late`).
 
 The first stretches may be cut from the run that brought A to equilibrium: given its exits, transitions and time are
 right on average for any V, also one that was learned from these exits. Batches share nothing: each has its own replicas

@@ -1,4 +1,4 @@
-"""Sampler: the front door, from a Problem to a Result.
+"""Run: the front door, from a Problem to a Result.
 
 `run`, `brute` and `resume` check what they are given, make or open the run directory, and let `driver.Loop` do the
 stages.
@@ -195,7 +195,7 @@ def resume(
 
 
 def check(problem: Problem, platform: str | None, settings: Settings, directory: str | Path) -> None:
-    """Raise `InputError` for what is known of a new run before anything is written, see `preflight`."""
+    """Raise `InputError` for what is known of a new run before anything is written, see `start_checks`."""
     refuse_occupied(Path(directory))
     check_room(Path(directory), settings.n_batches * settings.replicas, problem.n_atoms)
     check_start(problem, Engine(problem, settings.n_slots, platform).platform)

@@ -1,4 +1,4 @@
-"""Goal: the error that a run should reach, and the limits that may end it before."""
+"""Stopping: the error that a run should reach, and the limits that may end it before."""
 
 from __future__ import annotations
 

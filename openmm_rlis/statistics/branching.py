@@ -149,7 +149,7 @@ def resample(log_weights: ArrayLike, n: int, rng: np.random.Generator) -> Offspr
     Four walkers become two, and the sum of the weights stays what it was:
 
     >>> log_w = np.log([0.1, 0.2, 0.3, 0.4])
-    >>> kept = comb(log_w, 2, np.random.default_rng(1))
+    >>> kept = resample(log_w, 2, np.random.default_rng(1))
     >>> np.exp(log_w[kept.parents] + kept.log_factors).round(3)
     array([0.5, 0.5])
     """

@@ -13,7 +13,7 @@ variance.  The less V is right the less W_B and M have in common; the best c is
 
 measured while learning and frozen with V.  A wrong c or V costs variance and never changes an expectation.
 
-What this module does not do: it moves nothing; M is summed up in `walk`. NumPy only.
+What this module does not do: it moves nothing; M is summed up in `branching_walk`. NumPy only.
 
 References
 ----------

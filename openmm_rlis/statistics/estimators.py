@@ -15,8 +15,8 @@ estimated variance: a batch that missed a channel looks precise, and would win.
 
 Intervals are 95 % Student t with B - 1 degrees of freedom.  Those of rates are symmetric in the logarithm,
 ``k exp(+- t s/k)``, because batch rates are skewed: a low mean comes with a low s, and the plain interval then misses
-the truth from below. The control variate (`control`) can make a batch, and with few arrivals even a rate, zero or
-negative by chance; the interval then goes from 0 to t s.
+the truth from below. The control variate (`control_variate`) can make a batch, and with few arrivals even a rate, zero
+or negative by chance; the interval then goes from 0 to t s.
 
 No spread is not a small error.  One batch, or batches that agree to the last digit (all zero, above all), leave the
 error unknown: ``standard_error = inf`` and an interval from 0 to infinity.  A ratio 0/0 has the value nan: nothing was

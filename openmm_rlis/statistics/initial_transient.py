@@ -1,4 +1,4 @@
-"""Transient: how much of a brute-force run is left out because its replicas were not in equilibrium yet.
+"""Initial transient: how much of a brute-force run is left out because its replicas were not in equilibrium yet.
 
 Replicas start in A. Before they are spread over everything that belongs to state A, the places in no region included,
 the excursions that they begin have to be over, the long ones above all. The mean duration of an excursion, each of them

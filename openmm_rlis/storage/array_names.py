@@ -1,4 +1,4 @@
-"""Names: the arrays of a part of a round among those of the others, `state/positions`."""
+"""Array names: the arrays of a part of a round among those of the others, `state/positions`."""
 
 from __future__ import annotations
 

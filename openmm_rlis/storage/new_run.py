@@ -21,7 +21,7 @@ CREATING = f"{TMP}creating"
 INPUTS = "inputs"
 """Folder for the files that an own system was made from."""
 PROBLEM = "problem.json"
-"""What a Problem is known again by, see `identity`."""
+"""What a Problem is known again by, see `problem_identity`."""
 _OWN_FILES = (
     MANIFEST, "config.yaml", "system.xml", "result.json", "log.jsonl", "value.pt", PROBLEM, CREATING, LOCK, CHECKSUMS,
 )  # fmt: skip

@@ -1,4 +1,4 @@
-"""Verify: try to prove a run wrong.
+"""Checks: try to prove a run wrong.
 
     records         every checksum, the norm of the weights, agreement of batches, rounds and roots     at once
     both ways       the ratio of the rates against the free energy of A and B                            at once

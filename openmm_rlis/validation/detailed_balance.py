@@ -1,4 +1,4 @@
-"""Balance: the rates of both directions against the free energy of the two cores.
+"""Detailed balance: the rates of both directions against the free energy of the two cores.
 
 In equilibrium as many paths go from A to B as from B to A, whatever other regions they must avoid:
 

@@ -1,4 +1,4 @@
-"""Splitting: the cold start, adaptive multilevel splitting from A to B without any V.
+"""Adaptive splitting: the cold start, adaptive multilevel splitting from A to B without any V.
 
     P(B) = prod_levels (1 - k/n) * (share that arrives),      score = a / (a + b)
 

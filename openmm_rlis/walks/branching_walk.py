@@ -1,4 +1,4 @@
-"""Walk: the branching random walk that carries roots to A, B or D.
+"""Branching walk: the branching random walk that carries roots to A, B or D.
 
     G = W u(x) / (W_0 u(x_0))        G > high: split,   G < low: roulette,   both keep the expected weight
 
@@ -7,13 +7,13 @@ u is the importance, V itself or a function of it. W is the exact path weight of
 of the weights that arrive in B is an unbiased estimate of the expected number of A -> B transitions among the exits.
 Every frame is stored once; branches share their prefix.
 
-A walk is an excursion as `basin` has it: it ends in the core of A (A itself where there is none, see `core`). Where
-there is a core, walkers that come back to A walk on until they are in the core, and a walker that has come to B or D,
-which counts, goes on from its last structure in A, whose law is that of the first one after B or D by time reversal;
-the paths from each exit from A to the next return are cut out of the tree afterwards. `Excursions` are the times that
-walkers spend on the way, of which the time in state A is made.
+A walk is an excursion as `basin_simulation` has it: it ends in the core of A (A itself where there is none, see
+`inner_region`). Where there is a core, walkers that come back to A walk on until they are in the core, and a walker
+that has come to B or D, which counts, goes on from its last structure in A, whose law is that of the first one after B
+or D by time reversal; the paths from each exit from A to the next return are cut out of the tree afterwards.
+`Excursions` are the times that walkers spend on the way, of which the time in state A is made.
 
-With `control` the walk also sums up the martingale M of `control` for each root. grad V . (s xi) is taken as
+With `control` the walk also sums up the martingale M of `control_variate` for each root. grad V . (s xi) is taken as
 
     ( V(x + h s xi) - V(x - h s xi) ) / 2h,        h = 0.1,
 
@@ -73,8 +73,8 @@ class Walk:
     are the sums over a root's walks of the weight relative to the root's own weight that came to B, and that ended:
     E[success] is the number of times that an excursion comes to B, E[ended] = 1. `hidden` (n_roots,) is the part of
     `success` that came by where G was below a third of the window: u had all but given it up. `martingale` (n_roots,)
-    is M of `control` relative to the root's own weight, E[martingale] = 0; all zero if it was not asked for, and biased
-    walkers add nothing. `n_thinned` (n_roots,) says how often a root's walkers had to be thinned to the cap,
+    is M of `control_variate` relative to the root's own weight, E[martingale] = 0; all zero if it was not asked for,
+    and biased walkers add nothing. `n_thinned` (n_roots,) says how often a root's walkers had to be thinned to the cap,
     `walker_lags` (n_roots,) how many lags they took together. `tallies` is the sum of `importance.tally` over all lags.
     """
 
@@ -282,9 +282,7 @@ def _record_frames(
         record.back(alive.take(returned))
 
 
-def _retire(
-    record: Recorder, alive: Population, codes: NDArray[np.int8], log_value: LogValue, lag: int
-) -> Population:
+def _retire(record: Recorder, alive: Population, codes: NDArray[np.int8], log_value: LogValue, lag: int) -> Population:
     """Return who goes on: those in no region, and those in B or D that have been in A outside its core, from there."""
     over = codes != OUTSIDE
     if not over.any() and len(over):

@@ -1,6 +1,6 @@
-"""Population: the walkers of a walk, what is recorded of them, and how long they stay away from the core.
+"""Walkers: the walkers of a walk, what is recorded of them, and how long they stay away from the core.
 
-Plain containers with one row a walker; `walk` moves them.
+Plain containers with one row a walker; `branching_walk` moves them.
 """
 
 from __future__ import annotations

@@ -152,7 +152,7 @@ class Block:
             raise ImportError("blocked: " + name)
 sys.meta_path.insert(0, Block())
 import json
-from openmm_rlis.result import load
+from openmm_rlis.results.result import load
 r = load(sys.argv[1])
 k = r.channels(lambda frames: len(frames) > 5)
 p = r.paths

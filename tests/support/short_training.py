@@ -1,4 +1,4 @@
-"""Runs that train V for a tenth of the steps: more than half of a small run goes there, and no expectation depends on V."""
+"""Training of V for a tenth of the steps: more than half of a small run goes there, and no expectation depends on V."""
 
 import pytest
 
