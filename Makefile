@@ -43,7 +43,7 @@ test: $(VENV)/.developer
 	$(BIN)/pytest $(PARALLEL)
 
 slow: $(VENV)/.developer
-	$(BIN)/pytest -m slow $(PARALLEL)
+	$(BIN)/pytest -m slow -n 2 --dist worksteal
 
 lint: $(VENV)/.developer
 	$(BIN)/ruff check .
