@@ -1,6 +1,6 @@
 """Value functions made to mislead, on the triple well: is the mean right, and does an alarm sound where the error lies?
 
-python benchmarks/adversarial.py [SEEDS]     64 seeds by default, some 3 hours on one core
+python -m benchmarks adversarial [SEEDS]     64 seeds by default, some 3 hours on one core
 
 Nothing is learned: each V is fitted to a wrong target and frozen. The truth is a finite volume rate. Runs whose record
 is in results/runs.jsonl are not made again; only what is recorded is put into the table, if the last argument is
@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from common import RUNS, Row, rate, record, recorded, result_of, save
+from common import RUNS, Row, number, rate, record, recorded, result_of, save, without_table
 from numpy.typing import NDArray
 from scipy.interpolate import RegularGridInterpolator
 
@@ -118,15 +118,15 @@ def make(out: Path, kind: str, seed: int, plane: Plane) -> None:
     rlis.run(problem, out, value=wrong, settings=settings, **limits)
 
 
-def main() -> None:
+def main(arguments: list[str]) -> None:
     """Run everything and write results/adversarial.md."""
-    numbers, only_table = [int(a) for a in sys.argv[1:] if a != "table"], "table" in sys.argv
-    seeds = range(1, 1 + (numbers[0] if numbers else 64))
+    words, only_table = without_table(arguments)
+    seeds = range(1, 1 + number(words, 64))
     plane = wells(BETA, 0.0, 384)
     lines = [
         f"Triple well, beta {BETA:g}, V frozen as given, at most 3e7 force evaluations a run. "
         f"Truth: finite volumes, k = {plane.rate:.4e} /ps.",
-        f"Command: `python benchmarks/adversarial.py {len(seeds)}`.", "",
+        f"Command: `python -m benchmarks adversarial {len(seeds)}`.", "",
         "| V | seeds | mean k / truth | spread / claimed | claims below half of the spread | these with an alarm | "
         "runs off by more than twice their claim | these with an alarm | all with an alarm | mean relative error |",
         "|---|---|---|---|---|---|---|---|---|---|",
@@ -154,4 +154,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    main(sys.argv[1:])

@@ -1,11 +1,12 @@
 """Rates by branching and by brute force, both directions, beta 5 and 7, four seeds each.
 
-python benchmarks/agreement.py       about 45 minutes on one core; finished runs are kept in runs/benchmarks
+python -m benchmarks agreement       about 45 minutes on one core; finished runs are kept in runs/benchmarks
 """
 
 from __future__ import annotations
 
 import math
+import sys
 
 from common import evaluations, lj7, rate, save
 
@@ -13,11 +14,11 @@ CASES = [(5.0, "C3", "C2"), (5.0, "C2", "C3"), (7.0, "C3", "C2"), (7.0, "C2", "C
 SEEDS = range(1, 5)
 
 
-def main() -> None:
+def main(_: list[str]) -> None:
     """Run everything and write results/agreement.md."""
     lines = [
         "LJ7, others C0 and C1, `rlis run` at 10 % against `rlis brute` at 5 %.",
-        "Command: `python benchmarks/agreement.py`.", "",
+        "Command: `python -m benchmarks agreement`.", "",
         "| beta | path | seed | run (1/ps) | brute (1/ps) | difference / combined error | evaluations run | brute |",
         "|---|---|---|---|---|---|---|---|",
     ]  # fmt: skip
@@ -38,4 +39,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    main(sys.argv[1:])

@@ -1,6 +1,6 @@
 """What a better V would be worth: V fitted to far more roots than a run walks, on other features, to other targets.
 
-python benchmarks/better_value.py [CASE ...]     20 minutes a case on one core; cases as in efficiency.CASES,
+python -m benchmarks better_value [CASE ...]     20 minutes a case on one core; cases as in efficiency.CASES,
                                                  LJ7 C3 -> C2 at beta 15 by default
 
 20 walks of 1000 roots with the V of the run that efficiency.py lends say what the targets are. Each V is fitted to all
@@ -141,12 +141,12 @@ def study(name: str) -> list[str]:
     return lines
 
 
-def main() -> None:
+def main(arguments: list[str]) -> None:
     """Run everything and write results/better_value.md."""
-    names = [a for a in sys.argv[1:] if a in CASES] or ["lj7-C3-C2-15"]
+    names = [a for a in arguments if a in CASES] or ["lj7-C3-C2-15"]
     lines = [
         f"V from {N_WALKS} walks of {N_ROOTS} roots, learning not charged; columns as in budget.md. Command: "
-        f"`python benchmarks/better_value.py {' '.join(names)}`.",
+        f"`python -m benchmarks better_value {' '.join(names)}`.",
         "",
         "| case | V | P | relative variance of a root | c | what the control variate leaves of it | its evaluations | "
         "v_w | v_f | least product | brute force / it | P/V by quarters of ln V |",
@@ -159,4 +159,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    main(sys.argv[1:])

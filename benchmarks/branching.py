@@ -1,9 +1,9 @@
 """Success probability of the same exits with and without branching: the two must agree, whatever V is.
 
-python benchmarks/branching.py [BETA] [SECONDS]      beta 5 and 1200 s each by default
+python -m benchmarks branching [BETA] [SECONDS]      beta 5 and 1200 s each by default
 
 LJ7 C2 -> C3 at a temperature where unbiased walkers succeed often enough to be counted. V is that of the first run of
-benchmarks/agreement.py.
+`agreement`.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable
 
 import numpy as np
-from common import RUNS, lj7, save
+from common import RUNS, lj7, number, save
 
 import openmm_rlis as rlis
 from openmm_rlis.basin.exit_flux import initial_state, run_flux
@@ -33,9 +33,9 @@ def repeated(work: Callable[[], tuple[float, float]], seconds: float) -> np.ndar
     return np.array(found)
 
 
-def main() -> None:
+def main(arguments: list[str]) -> None:
     """Run both and write results/branching.md."""
-    beta, seconds = float(sys.argv[1] if len(sys.argv) > 1 else 5.0), float(sys.argv[2] if len(sys.argv) > 2 else 1200)
+    beta, seconds = number(arguments, 5.0), number(arguments[1:], 1200.0)
     lj7("run", "C2", "C3", beta, 1, 0.1)
     value = rlis.load(RUNS / f"run-C2-C3-{beta:g}-0.1-1").value
     problem = system.build("C2", "C3", beta=beta)
@@ -59,8 +59,8 @@ def main() -> None:
             return float(weights @ done.success), float(weights @ done.ended)
 
         lines = [
-            f"LJ7 C2 -> C3 at beta {beta:g}, one pool of {len(pool.exits)} exits. Command: `python "
-            f"benchmarks/branching.py {beta:g} {seconds:g}`.", "",
+            f"LJ7 C2 -> C3 at beta {beta:g}, one pool of {len(pool.exits)} exits. Command: `python -m "
+            f"benchmarks branching {beta:g} {seconds:g}`.", "",
             "| | success probability | norm E[W] | repeats |", "|---|---|---|---|",
         ]  # fmt: skip
         means, errors = [], []
@@ -79,4 +79,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    main(sys.argv[1:])

@@ -1,8 +1,8 @@
 """Brute force on LJ7 with dynamics, forces and regions of its own, not those of the package: the reference for it.
 
-python benchmarks/brute.py FROM BETA SEED STEPS         one seed, of some STEPS steps in all after 2e8 that
+python -m benchmarks brute FROM BETA SEED STEPS         one seed, of some STEPS steps in all after 2e8 that
                                                         settle; 1e9 take two minutes
-python benchmarks/brute.py table                        results/brute.md of what is recorded in results/brute.jsonl
+python -m benchmarks brute table                        results/brute.md of what is recorded in results/brute.jsonl
 
 512 copies of the cluster move by Euler-Maruyama in brute_lj7.c, which gcc compiles when this starts; a step
 takes a twentieth of what it takes on OpenMM's Reference platform. Regions, time step and lag are those of `rlis run
@@ -166,8 +166,8 @@ def table() -> None:
     rows = [json.loads(line) for line in BRUTE.read_text().splitlines()]
     lines = [
         "Brute force on LJ7 by dynamics, forces and regions of its own; every region of C0 .. C3 ends a path. "
-        "Commands: `python benchmarks/brute.py FROM BETA SEED STEPS` for each row and seed, then "
-        "`python benchmarks/brute.py table`.", "",
+        "Commands: `python -m benchmarks brute FROM BETA SEED STEPS` for each row and seed, then "
+        "`python -m benchmarks brute table`.", "",
         "| beta | from | to | rate (1/ps) | transitions | steps | seconds on one core | seeds |",
         "|---|---|---|---|---|---|---|---|",
     ]  # fmt: skip
@@ -185,11 +185,11 @@ def table() -> None:
     save("brute", lines)
 
 
-def main() -> None:
+def main(arguments: list[str]) -> None:
     """Run one seed and record it, or write the table."""
-    if sys.argv[1:] == ["table"]:
+    if arguments == ["table"]:
         return table()
-    source, beta, seed, steps = sys.argv[1], float(sys.argv[2]), int(sys.argv[3]), float(sys.argv[4])
+    source, beta, seed, steps = arguments[0], float(arguments[1]), int(arguments[2]), float(arguments[3])
     if any(row["seed"] == seed for row in brute_records(source, beta)):
         raise SystemExit(f"seed {seed} from {source} at beta {beta:g} is recorded: take another one")
     row = simulate(source, beta, seed, steps)
@@ -199,4 +199,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    main(sys.argv[1:])

@@ -1,6 +1,6 @@
 """Where the variance of a rate comes from: the run in A, and the walks, each times what it costs.
 
-python benchmarks/budget.py [SYSTEM ...]     2 to 5 minutes a system on one core, and once a run to 10 %; systems as in
+python -m benchmarks budget [SYSTEM ...]     2 to 5 minutes a system on one core, and once a run to 10 %; systems as in
                                              efficiency.CASES, LJ7 at beta 9 both ways by default
 
 With relative variance v_f / E_f from E_f evaluations in A (the sum of V over the exits of a stretch) and v_w / E_w from
@@ -111,11 +111,11 @@ def budget(name: str) -> list[str]:
     return lines
 
 
-def main() -> None:
+def main(arguments: list[str]) -> None:
     """Run everything and write results/budget.md."""
-    names = [a for a in sys.argv[1:] if a in CASES] or ["lj7-C3-C2-9", "lj7-C2-C3-9"]
+    names = [a for a in arguments if a in CASES] or ["lj7-C3-C2-9", "lj7-C2-C3-9"]
     lines = [
-        f"{N_WALKS * N_ROOTS} roots a line, V and exits fixed. Command: `python benchmarks/budget.py "
+        f"{N_WALKS * N_ROOTS} roots a line, V and exits fixed. Command: `python -m benchmarks budget "
         f"{' '.join(names)}`.",
         "",
         "| case | walks | P | relative variance of a root | what the control variate leaves of it | its evaluations | "
@@ -129,4 +129,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    main(sys.argv[1:])

@@ -1,7 +1,7 @@
 """The two saddles of LJ7, C3 -> C2 at beta 7: shares of the transitions by runs and by brute force.
 
-python benchmarks/channels.py [SEEDS]       16 seeds by default, some 40 minutes on one core, after
-                                            `python benchmarks/brute.py C3 7 1 1e9`
+python -m benchmarks channels [SEEDS]       16 seeds by default, some 40 minutes on one core, after
+                                            `python -m benchmarks brute C3 7 1 1e9`
 
 A path belongs to the saddle that it comes closest to on the plane of mu2 and mu3, as in examples/lj7_channels.py. Runs
 whose record is in results/runs.jsonl are not made again.
@@ -13,7 +13,7 @@ import sys
 from pathlib import Path
 
 import numpy as np
-from common import RUNS, Row, brute_records, lj7_run, mean_and_error, once, record, recorded, save
+from common import RUNS, Row, brute_records, lj7_run, mean_and_error, number, once, record, recorded, save
 
 import openmm_rlis as rlis
 
@@ -27,7 +27,7 @@ def by_brute_force() -> tuple[float, float, int]:
     """Return the share of the upper saddle, its error from the spread of copies, and the number of transitions."""
     rows = brute_records("C3", BETA)
     if not rows:
-        raise SystemExit("first: python benchmarks/brute.py C3 7 1 1e9")
+        raise SystemExit("first: python -m benchmarks brute C3 7 1 1e9")
     n = np.concatenate([row["hits"]["C2"] for row in rows]).astype(float)
     upper = np.concatenate([row["C2_by_upper_saddle"] for row in rows]).astype(float)
     share = upper.sum() / n.sum()
@@ -44,12 +44,12 @@ def made(seed: int) -> Row:
     return record(name, result, upper=(share.value, share.standard_error))
 
 
-def main() -> None:
+def main(arguments: list[str]) -> None:
     """Run everything and write results/channels.md."""
-    n_seeds = int(sys.argv[1] if len(sys.argv) > 1 else 16)
+    n_seeds = number(arguments, 16)
     brute, blur, n = by_brute_force()
     lines = [
-        f"Share of the upper saddle (mu2, mu3 = 0.5697, 0.1081). Command: `python benchmarks/channels.py {n_seeds}`.",
+        f"Share of the upper saddle (mu2, mu3 = 0.5697, 0.1081). Command: `python -m benchmarks channels {n_seeds}`.",
         "", f"Brute force (brute.py), {n} transitions: {brute:.3f} +- {blur:.3f}", "",
         "| seed | share | difference / combined error |", "|---|---|---|",
     ]  # fmt: skip
@@ -66,4 +66,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    main(sys.argv[1:])

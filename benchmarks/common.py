@@ -7,7 +7,7 @@ import io
 import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -22,6 +22,7 @@ ESTIMATOR = 2
 NOTES = "<!-- notes: kept when the study writes the table again -->"
 KEPT = ("method", "rate", "rounds", "cost", "diagnostics", "stopped", "seed")
 Row = dict[str, Any]
+Number = TypeVar("Number", int, float)
 
 
 def rlis(*arguments: str) -> None:
@@ -131,6 +132,16 @@ def lj7_brute(source: str, target: str, beta: float) -> tuple[float, float] | No
 def evaluations(result: Row, part: str = "total") -> float:
     """Return force evaluations of a part of the run."""
     return float(result["cost"]["force_evaluations"][part])
+
+
+def number(words: list[str], default: Number) -> Number:
+    """Return the first argument of a study as a number of the kind of the default, which is used if there is none."""
+    return type(default)(words[0]) if words else default
+
+
+def without_table(arguments: list[str]) -> tuple[list[str], bool]:
+    """Return the arguments but for the word `table`, and whether it was there: a table of records, no runs."""
+    return [word for word in arguments if word != "table"], "table" in arguments
 
 
 def save(name: str, lines: list[str]) -> None:

@@ -1,6 +1,6 @@
 """What the control variate saves: the same runs, with what arrived and with what is reported.
 
-python benchmarks/control.py      reads the runs of coverage.py and spread.py that are finished; makes none
+python -m benchmarks control      reads the runs of coverage.py and spread.py that are finished; makes none
 
 A run stores what arrived of each root and the transitions of each batch, from which the control variate was taken.
 Both estimate the same rate from the same walks, and their spread over seeds can be compared; so can the variance of
@@ -9,6 +9,7 @@ batches in a round, which needs no second seed. The variance of the run in A is 
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from functools import partial
 
@@ -54,11 +55,11 @@ def line(case: str, found: list[tuple[Array, Array, float, float]]) -> str:
     )
 
 
-def main() -> None:
+def main(_: list[str]) -> None:
     """Write results/control.md."""
     lines = [
         "The same runs, target 10 %, with what arrived and with what is reported. Command: "
-        "`python benchmarks/control.py`, after coverage.py and spread.py.",
+        "`python -m benchmarks control`, after coverage.py and spread.py.",
         "",
         "| case | seeds | c (range) | from arrivals (1/ps) | spread | as reported (1/ps) | spread | "
         "variance over seeds, arrivals / reported | variance of a batch in a round, the same: median (80 % of runs) |",
@@ -73,4 +74,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    main(sys.argv[1:])

@@ -1,6 +1,6 @@
 """How often the 95 % interval holds the truth: many seeds with default settings, each learned from nothing.
 
-python benchmarks/coverage.py [SEEDS]     200 seeds of each model potential and 48 of LJ7 by default, or at most SEEDS:
+python -m benchmarks coverage [SEEDS]     200 seeds of each model potential and 48 of LJ7 by default, or at most SEEDS:
                                           some 4 hours on one core
 
 Runs whose record is in results/runs.jsonl are not made again. The truth is a finite volume rate; that of LJ7 is brute
@@ -15,7 +15,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
-from common import Row, coverage_name, evaluations, finder, lj7_brute, lj7_run, rate, save
+from common import Row, coverage_name, evaluations, finder, lj7_brute, lj7_run, number, rate, save, without_table
 from scipy.stats import binomtest
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "support"))
@@ -48,12 +48,12 @@ def line(case: str, runs: list[Row], truth: tuple[float, float]) -> str:
     )
 
 
-def main() -> None:
+def main(arguments: list[str]) -> None:
     """Run everything and write results/coverage.md."""
-    numbers = [int(a) for a in sys.argv[1:] if a != "table"]
-    most, only_table = numbers[0] if numbers else 200, "table" in sys.argv
+    words, only_table = without_table(arguments)
+    most = number(words, 200)
     lines = [
-        f"Default settings, target 10 %. Command: `python benchmarks/coverage.py {most}`.", "",
+        f"Default settings, target 10 %. Command: `python -m benchmarks coverage {most}`.", "",
         "| case | seeds | truth (1/ps) | mean / truth | spread / claimed | intervals that hold the truth (95 % range "
         "of the share) | that hold the mean | worst deviation, claimed errors | runs with an alarm | evaluations |",
         "|---|---|---|---|---|---|---|---|---|---|",
@@ -75,4 +75,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    main(sys.argv[1:])

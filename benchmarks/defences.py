@@ -1,6 +1,6 @@
 """What each defence against a wrong value function costs when the value function is good.
 
-python benchmarks/defences.py [REPEATS]     12 repeats of 400 roots by default, about three hours on one core
+python -m benchmarks defences [REPEATS]     12 repeats of 400 roots by default, about three hours on one core
 
 Relative variance of the success probability times force evaluations, walks only, at fixed learned V and fixed exits:
 from the contributions of all roots, which are independent, and from the spread of the repeats. The value functions are
@@ -15,7 +15,7 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-from common import RUNS, lj7, once, save
+from common import RUNS, lj7, number, once, save
 from numpy.typing import NDArray
 
 import openmm_rlis as rlis
@@ -98,10 +98,10 @@ def study(name: str, runs: list[str], n: int) -> list[str]:
     return [*lines, ""]
 
 
-def main() -> None:
+def main(arguments: list[str]) -> None:
     """Run everything and write results/defences.md."""
-    n = int(sys.argv[1] if len(sys.argv) > 1 else 12)
-    lines = [f"{n} repeats of {N_ROOTS} roots each. Command: `python benchmarks/defences.py`.", ""]
+    n = number(arguments, 12)
+    lines = [f"{n} repeats of {N_ROOTS} roots each. Command: `python -m benchmarks defences`.", ""]
     wells = [f"defences-triple_well-{seed}" for seed in (1, 2, 3)]
     for seed, run in enumerate(wells, start=1):
         once(run, "run", "triple_well", "--beta", "4", "--set", "tilt=0.5", "--seed", str(seed))
@@ -113,4 +113,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    main(sys.argv[1:])

@@ -1,6 +1,6 @@
 """Ours and its peers on the same engine: relative variance x cost of the rate, from the spread of repeats.
 
-python benchmarks/efficiency.py [CASE ...] [METHOD ...]     some hours on one core; cases and methods as in CASES and
+python -m benchmarks efficiency [CASE ...] [METHOD ...]     some hours on one core; cases and methods as in CASES and
                                                             METHODS, all of them by default
 
 Lines recorded in results/efficiency.jsonl are not measured again; only they are put into the table, if the last
@@ -27,7 +27,7 @@ from typing import Any
 
 import matplotlib.pyplot as plt
 import numpy as np
-from common import RESULTS, RUNS, Row, lj7_name, mean_and_error, once, rate, recorded, remembered, save
+from common import RESULTS, RUNS, Row, lj7_name, mean_and_error, once, rate, recorded, remembered, save, without_table
 from numpy.typing import NDArray
 from peers import Score, forward_flux, multilevel_splitting, weighted_ensemble
 
@@ -330,11 +330,12 @@ def draw(products: dict[str, dict[str, tuple[float, float]]]) -> None:
     figure.savefig(RESULTS / "efficiency.png", dpi=130, bbox_inches="tight")
 
 
-def main() -> None:
+def main(arguments: list[str]) -> None:
     """Measure what is asked for and not recorded, and write results/efficiency.md and the figure."""
-    names = [a for a in sys.argv[1:] if a in CASES] or list(CASES)
-    methods = [a for a in sys.argv[1:] if a in METHODS] or list(METHODS)
-    if sys.argv[-1] != "table":
+    words, only_table = without_table(arguments)
+    names = [a for a in words if a in CASES] or list(CASES)
+    methods = [a for a in words if a in METHODS] or list(METHODS)
+    if not only_table:
         for name in names:
             missing = [method for method in methods if (name, method) not in recorded_lines()]
             case = Case(name) if missing else None
@@ -342,7 +343,7 @@ def main() -> None:
                 assert case is not None
                 print(line(measure(case, name, method), reference(name))[0], flush=True)
     known = recorded_lines()
-    lines = [f"{N_REPEATS} repeats a line. Command: `python benchmarks/efficiency.py`."]
+    lines = [f"{N_REPEATS} repeats a line. Command: `python -m benchmarks efficiency`."]
     products: dict[str, dict[str, tuple[float, float]]] = {}
     for name in CASES:
         rows = [known[name, method] for method in METHODS if (name, method) in known]
@@ -369,4 +370,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    main(sys.argv[1:])

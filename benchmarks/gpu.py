@@ -1,6 +1,6 @@
 """Walker-steps per second on a GPU: packed LJ7 on OpenMM's CUDA platform against the stock integrator and one CPU core.
 
-python benchmarks/gpu.py [PLATFORM]     some 4 minutes; CUDA by default
+python -m benchmarks gpu [PLATFORM]     some 4 minutes; CUDA by default
 
 Every Context is made once and measured in turn, as in speed.py. "Positions in and out" is what setting and reading them
 takes of a lag without a bias. TorchForce is measured where openmm-torch loads with the installed torch.
@@ -39,10 +39,10 @@ def exchange(context: openmm.Context, x: Array) -> None:
     context.getState(getPositions=True).getPositions(asNumpy=True)
 
 
-def main() -> None:
+def main(arguments: list[str]) -> None:
     """Measure every way and write results/gpu.md."""
     torch.set_num_threads(1)
-    name = sys.argv[1] if len(sys.argv) > 1 else "CUDA"
+    name = arguments[0] if arguments else "CUDA"
     problem = lj7.build("C3", "C2", beta=9.0)
     rng = np.random.default_rng(1)
     start = np.repeat(problem.positions[None], 1000, axis=0)
@@ -55,7 +55,7 @@ def main() -> None:
     backends = [backend for backend in ("torch", "python") if not backend_status()[backend]]
     lines = [
         f"LJ7, {name} platform in double precision on {gpu_name() or 'no GPU'}, torch {torch.__version__}, OpenMM "
-        f"{openmm.version.version}: median of {N_TURNS} turns. Command: `python benchmarks/gpu.py`.", "",
+        f"{openmm.version.version}: median of {N_TURNS} turns. Command: `python -m benchmarks gpu`.", "",
         "| walkers | way | walker-steps per second | ms a lag | Context made in (s) |", "|---|---|---|---|---|",
     ]  # fmt: skip
 
@@ -102,4 +102,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    main(sys.argv[1:])

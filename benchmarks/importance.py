@@ -1,6 +1,6 @@
 """What the measured importance saves against branching by V itself, at fixed V and fixed exits.
 
-python benchmarks/importance.py [REPEATS]     6 repeats of 400 roots by default, about 15 minutes on one core
+python -m benchmarks importance [REPEATS]     6 repeats of 400 roots by default, about 15 minutes on one core
 
 Relative variance of the success probability times force evaluations, walks only, from the contributions of all roots,
 which are independent. The value function of each system is that of a run to 10 % with default settings.
@@ -13,7 +13,7 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-from common import RUNS, once, save
+from common import RUNS, number, once, save
 from numpy.typing import NDArray
 
 import openmm_rlis as rlis
@@ -82,11 +82,11 @@ def one_walk(
     return roots, done, engine.cost.force_evaluations - before
 
 
-def main() -> None:
+def main(arguments: list[str]) -> None:
     """Run everything and write results/importance.md."""
-    n = int(sys.argv[1] if len(sys.argv) > 1 else 6)
+    n = number(arguments, 6)
     lines = [
-        f"{n} repeats of 400 roots each, V and exits fixed. Command: `python benchmarks/importance.py {n}`.", "",
+        f"{n} repeats of 400 roots each, V and exits fixed. Command: `python -m benchmarks importance {n}`.", "",
         "| system | importance | success probability | relative variance of a root | its evaluations | product | "
         "against u = V |", "|---|---|---|---|---|---|---|",
     ]  # fmt: skip
@@ -96,4 +96,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    main(sys.argv[1:])

@@ -1,6 +1,6 @@
 """Forty and more kinds of input that people brought to OpenMM, openmmtools, WESTPA, OpenPathSampling and infretis.
 
-python benchmarks/inputs.py [NUMBER ...]       all by default, some minutes on one core
+python -m benchmarks inputs [NUMBER ...]       all by default, some minutes on one core
 
 Each thread in a public issue tracker names a kind of input that somebody stumbled over; the input itself is made here,
 in words and files of its own. It is either accepted, and then what comes out is compared with a truth: the exact rate
@@ -823,9 +823,9 @@ def isolated(function: Case) -> tuple[str, str]:
     return found
 
 
-def main() -> None:
+def main(arguments: list[str]) -> None:
     """Try everything, or what is named, and write results/inputs.md."""
-    chosen = [int(word) for word in sys.argv[1:]] or range(1, len(CASES) + 1)
+    chosen = [int(word) for word in arguments] or range(1, len(CASES) + 1)
     rows, verdicts, begun = [], [], time.monotonic()
     for number in chosen:
         source, words, function = CASES[number - 1]
@@ -834,12 +834,12 @@ def main() -> None:
         text = " ".join(text.split()).replace("|", "\\|")
         rows.append(f"| {number} | {words} | {source} | {text[:400]} | {verdict} |")
         print(f"{rows[-1]}  {time.monotonic() - begun:.0f} s", flush=True)
-    if len(sys.argv) > 1:
+    if arguments:
         return
     counts = ", ".join(f"{verdicts.count(v)} {v}" for v in ("accepted and right", "refused in one line", "broken"))
     head = [
         "Inputs of kinds that people stumbled over in public issue threads, made anew here. Command: "
-        "`python benchmarks/inputs.py`. Rates by brute force, exact ones from the transition matrix of the very chain.",
+        "`python -m benchmarks inputs`. Rates by brute force, exact ones from the transition matrix of the very chain.",
         "", f"{len(rows)} inputs: {counts}.", "",
         "| | input | thread | what happens | verdict |", "|---|---|---|---|---|",
     ]  # fmt: skip
@@ -847,4 +847,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    main(sys.argv[1:])

@@ -1,6 +1,6 @@
 """Places that are no region: rates with an intermediate between A and B, and with a trap within A, against the truth.
 
-python benchmarks/intermediates.py [SEEDS] [CASE ...]     16 seeds of every case by default, some hours on one core
+python -m benchmarks intermediates [SEEDS] [CASE ...]     16 seeds of every case by default, some hours on one core
 
 A particle on a line, U = H (1 - cos 2 pi x) - D exp(-((x - x_M)/0.2)^2) in kT with walls beyond |x| = 1: wells at -1,
 0 and 1. The truth is a quadrature, with the ends of the regions moved by 0.58 sqrt(2 D tau) for the tests at intervals.
@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 import openmm
-from common import RESULTS, mean_and_error, save
+from common import RESULTS, mean_and_error, number, save, without_table
 
 import openmm_rlis as rlis
 from openmm_rlis.config.settings import Settings
@@ -131,12 +131,12 @@ def line(case: str, method: str, rows: list[dict[str, Any]], truth: float | None
     )
 
 
-def main() -> None:
+def main(arguments: list[str]) -> None:
     """Make the runs and write results/intermediates.md."""
-    words = [a for a in sys.argv[1:] if a != "table"]
-    n, only_table = int(words[0]) if words else 16, "table" in sys.argv
+    words, only_table = without_table(arguments)
+    n = number(words, 16)
     lines = [
-        f"Target 10 %. Command: `python benchmarks/intermediates.py {n}`.", "",
+        f"Target 10 %. Command: `python -m benchmarks intermediates {n}`.", "",
         "| case | method | seeds | exact (1/ps) | mean | spread / claimed | intervals that hold the exact rate (the "
         "mean where there is none) | share of the time beyond `excursion_lags` | runs with an alarm | evaluations |",
         "|---|---|---|---|---|---|---|---|---|---|",
@@ -153,4 +153,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    main(sys.argv[1:])

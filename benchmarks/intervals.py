@@ -1,6 +1,6 @@
 """Which 95 % interval: coverage of several, for batches of known law and runs that stop at a target error.
 
-python benchmarks/intervals.py       about a minute
+python -m benchmarks intervals       about a minute
 
 Batch results of one round follow a gamma or a log-normal law of mean 1, or are gamma but for one batch in two hundred
 that is thirty times as large (a channel seldom seen). Rounds are added as a run does: until the error it claims, the
@@ -10,6 +10,7 @@ intervals are then asked whether they hold 1.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 
 import numpy as np
@@ -123,12 +124,12 @@ def stopped(law: str, relative_error: float, n_batches: int) -> tuple[Array, Arr
     return kept, claimed, rounds
 
 
-def main() -> None:
+def main(_: list[str]) -> None:
     """Run the study and write results/intervals.md."""
     names = " | ".join(["larger", *(method.__name__ for method in METHODS)])
     lines = [
         f"{N_RUNS} runs a row, target {TARGET:.0%}. Coverage of 95 % intervals (mean of ln(high/low)). Command: "
-        "`python benchmarks/intervals.py`.",
+        "`python -m benchmarks intervals`.",
         "", f"| batches | error of a round | law | mean | spread / claimed | rounds | {names} |",
         "|---|---|---|---|---|---|---|" + "---|" * len(METHODS),
     ]  # fmt: skip
@@ -149,4 +150,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    main(sys.argv[1:])

@@ -1,6 +1,6 @@
 """Kill a run with SIGKILL a while after random rounds, resume it each time, and compare with one that was left alone.
 
-    python benchmarks/kill.py            about 5 minutes
+    python -m benchmarks kill            about 5 minutes
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ START = [
 COMMAND = [sys.executable, "-c", "from openmm_rlis.cli import main; raise SystemExit(main())"]
 
 
-def main() -> None:
+def main(_: list[str]) -> None:
     """Run both and write results/kill.md."""
     whole, broken = RUNS / "kill-whole", RUNS / "kill-broken"
     for folder in (whole, broken):
@@ -38,7 +38,7 @@ def main() -> None:
     rng = random.Random(5)
     lines = [
         f"LJ7 C3 -> C2, beta 7, small settings, half bias; the whole run took {seconds:.0f} s.",
-        "Command: `python benchmarks/kill.py`.", "", "| kill | after (s) | whole rounds then |", "|---|---|---|",
+        "Command: `python -m benchmarks kill`.", "", "| kill | after (s) | whole rounds then |", "|---|---|---|",
     ]  # fmt: skip
     total = rounds(whole).total()
     for i, mark in enumerate(sorted(rng.sample(range(total), KILLS))):
@@ -70,4 +70,4 @@ def rounds(folder: Path) -> Counter[str]:
 
 
 if __name__ == "__main__":
-    main()
+    main(sys.argv[1:])

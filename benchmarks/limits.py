@@ -1,6 +1,6 @@
 """Runs that a limit stops: how often does the 95 % interval hold the exact rate?
 
-python benchmarks/limits.py [SEEDS]     100 seeds of every case by default, about an hour on one core
+python -m benchmarks limits [SEEDS]     100 seeds of every case by default, about an hour on one core
 
 The limit on force evaluations is one that a run meets soon after production has begun, so that its interval comes from
 one or a few rounds. Only runs with a rate count; how many have none is told. The truth is a quadrature (double well)
@@ -16,10 +16,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from common import RESULTS, mean_and_error, save
+from common import RESULTS, mean_and_error, number, save, without_table
 from scipy.stats import binomtest
 
 import openmm_rlis as rlis
+from openmm_rlis.storage.run_directory import RunDirectory
 from openmm_rlis.systems import build
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "support"))
@@ -40,6 +41,13 @@ def truth(case: str) -> float:
     return packaged_double_well().chain.endless.rate if name == "double_well" else wells(options["beta"], 0.0, 384).rate
 
 
+def arrivals(folder: Path) -> int:
+    """Return how many roots of all production rounds of a run brought some weight to B."""
+    run = RunDirectory.open(folder)
+    rounds = [run.read_round("production", i) for i in run.rounds("production")]
+    return sum(int(np.count_nonzero(stored.arrays["root_weights"])) for stored in rounds)
+
+
 def made(case: str, seed: int, only_table: bool) -> dict[str, Any] | None:
     """Return the record of a run, made now if need be."""
     rows = [json.loads(row) for row in RECORDS.read_text().splitlines()] if RECORDS.exists() else []
@@ -55,7 +63,7 @@ def made(case: str, seed: int, only_table: bool) -> dict[str, Any] | None:
             max_force_evaluations=limit,
         )  # fmt: skip
         found = result.to_dict()
-        found["arrivals"] = int(np.count_nonzero(result._production.root_weights))
+        found["arrivals"] = arrivals(Path(folder) / "run")
     row = {"case": case, "seed": seed, **{k: found[k] for k in ("rate", "rounds", "cost", "diagnostics", "arrivals")}}
     with RECORDS.open("a") as file:
         file.write(json.dumps(row) + "\n")
@@ -85,12 +93,12 @@ def line(case: str, rows: list[dict[str, Any]]) -> str:
     )
 
 
-def main() -> None:
+def main(arguments: list[str]) -> None:
     """Make the runs and write results/limits.md."""
-    numbers = [int(a) for a in sys.argv[1:] if a != "table"]
-    n, only_table = numbers[0] if numbers else 100, "table" in sys.argv
+    words, only_table = without_table(arguments)
+    n = number(words, 100)
     lines = [
-        f"Runs stopped by `max_force_evaluations`, default settings. Command: `python benchmarks/limits.py {n}`.", "",
+        f"Runs stopped by `max_force_evaluations`, default settings. Command: `python -m benchmarks limits {n}`.", "",
         "| case | limit | runs with a rate | without | rounds | roots that arrived | mean / exact | median error "
         "claimed | intervals that hold the exact rate (95 % range) | below it | above it | without an alarm: hold |",
         "|---|---|---|---|---|---|---|---|---|---|---|---|",
@@ -104,4 +112,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    main(sys.argv[1:])

@@ -1,9 +1,11 @@
 """Which loss and which targets: relative variance of the success weight times its cost, after learning from nothing.
 
-    python benchmarks/losses.py          about 10 minutes; needs the first run of benchmarks/spread.py
+    python -m benchmarks losses          about 10 minutes; needs the first run of `spread`
 """
 
 from __future__ import annotations
+
+import sys
 
 import common
 import numpy as np
@@ -26,7 +28,7 @@ SEEDS = (1, 2)
 ROUNDS = 4
 
 
-def main() -> None:
+def main(_: list[str]) -> None:
     """Learn every way with three seeds and write results/losses.md."""
     common.lj7("run", "C3", "C2", BETA, 1, 0.1)
     stored = RunDirectory.open(common.RUNS / f"run-C3-C2-{BETA:g}-0.1-1").read_round("flux", 0)
@@ -34,7 +36,7 @@ def main() -> None:
     problem = lj7.build("C3", "C2", beta=BETA)
     lines = [
         f"LJ7 C3 -> C2, beta {BETA:g}: cold start, {ROUNDS} rounds of 400 roots, then one of 1000; {len(SEEDS)} seeds.",
-        "Command: `python benchmarks/losses.py`.", "",
+        "Command: `python -m benchmarks losses`.", "",
         "| loss and targets | relative variance a root | evaluations a root | product, by seed | mean product |",
         "|---|---|---|---|---|",
     ]  # fmt: skip
@@ -66,4 +68,4 @@ def judge(problem: rlis.Problem, run: FluxRun, seed: int, options: dict) -> dict
 
 
 if __name__ == "__main__":
-    main()
+    main(sys.argv[1:])

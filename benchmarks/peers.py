@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from openmm_rlis.dynamics.engine import Engine
 from openmm_rlis.problem import OUTSIDE, SOURCE, TARGET
 from openmm_rlis.statistics.branching import resample
-from openmm_rlis.walks.adaptive_splitting import _cut, _finish, _Path
+from openmm_rlis.walks.adaptive_splitting import SplittingPath, cut, run_until_ended
 
 Array = NDArray[np.float64]
 Indices = NDArray[np.intp]
@@ -75,12 +75,12 @@ def multilevel_splitting(
     for repeat in range(n_repeats):
         mine = np.flatnonzero(owner == repeat)
         starts = exits[rng.choice(mine, n_paths)] if len(mine) else exits[:0]
-        groups.append([_Path([x], [s]) for x, s in zip(starts, score(starts).tolist(), strict=True)])
+        groups.append([SplittingPath([x], [s]) for x, s in zip(starts, score(starts).tolist(), strict=True)])
         if groups[-1]:
             climbing.append(repeat)
             log_p[repeat] = 0.0
     while climbing:
-        _finish(engine, score, [path for repeat in climbing for path in groups[repeat]], LONGEST, 0)
+        run_until_ended(engine, score, [path for repeat in climbing for path in groups[repeat]], LONGEST, 0)
         for repeat in list(climbing):
             paths = groups[repeat]
             best = np.array([path.best() for path in paths])
@@ -96,7 +96,7 @@ def multilevel_splitting(
                 continue
             log_p[repeat] += np.log(len(alive) / n_paths)
             for i, j in zip(dead, rng.choice(alive, len(dead)), strict=True):
-                paths[i] = _cut(paths[j], float(level))
+                paths[i] = cut(paths[j], float(level))
     return np.exp(log_p)
 
 

@@ -1,6 +1,6 @@
 """Walker-steps per second against the number of walkers, the platform and the size of the network.
 
-python benchmarks/scaling.py         about 4 minutes on one core
+python -m benchmarks scaling         about 4 minutes on one core
 
 Measured as in speed.py, in turns, beside OpenMM's own integrator on the same packed System. CPU is OpenMM's platform of
 that name, on one thread.
@@ -9,6 +9,7 @@ that name, on one thread.
 from __future__ import annotations
 
 import os
+import sys
 from functools import partial
 
 import numpy as np
@@ -53,7 +54,7 @@ def row(found: dict[Case, Array], key: tuple[str, int, int], name: str) -> str:
     return f"| {name} | {' | '.join(cells)} |"
 
 
-def main() -> None:
+def main(_: list[str]) -> None:
     """Measure everything and write results/scaling.md."""
     torch.set_num_threads(1)
     os.environ["OPENMM_CPU_THREADS"] = "1"
@@ -82,7 +83,7 @@ def main() -> None:
     columns = "stock | noise told | of stock | TorchForce held 10 steps | of stock |"
     lines = [
         "LJ7, one thread, Contexts of up to 512 walkers as in a run; stock is OpenMM's BrownianIntegrator on all "
-        "walkers packed in one System. Walker-steps per second, medians. Command: `python benchmarks/scaling.py`.", "",
+        "walkers packed in one System. Walker-steps per second, medians. Command: `python -m benchmarks scaling`.", "",
         f"| walkers | {columns}", "|---|---|---|---|---|---|",
         *(row(found, ("Reference", n, DEFAULT_HIDDEN), str(n)) for n in N_WALKERS), "",
         f"| walkers, CPU platform | {columns}", "|---|---|---|---|---|---|",
@@ -97,4 +98,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    main(sys.argv[1:])

@@ -1,6 +1,6 @@
 """Walker-steps per second: packed replicas with a held bias against OpenMM's own ways, measured in one run.
 
-python benchmarks/speed.py           about 8 minutes; wants both cores of the machine for itself
+python -m benchmarks speed           about 8 minutes; wants both cores of the machine for itself
 
 Every way is measured for a second in turn, so that what else the machine does falls on all of them. A default run has
 no bias and tells the noise, for the control variate. The stock integrator moves the same packed System on its own.
@@ -10,6 +10,7 @@ Workers are those of `rlis run` to 5 %, by cost and clock of its rounds.
 from __future__ import annotations
 
 import shutil
+import sys
 import time
 from collections.abc import Callable
 from functools import partial
@@ -100,7 +101,7 @@ def workers() -> list[str]:
     return [*lines, "", f"MB on disk per 1e6 walker-steps: {disk[0]} and {disk[1]}."]
 
 
-def main() -> None:
+def main(_: list[str]) -> None:
     """Measure every way and write results/speed.md."""
     torch.set_num_threads(1)
     problem = lj7.build("C3", "C2", beta=9.0)
@@ -129,7 +130,7 @@ def main() -> None:
     found = speeds(ways)
     lines = [
         f"LJ7, Reference platform, one thread, {N_WALKERS} walkers: median of {N_TURNS} turns; ratios, within a turn, "
-        "with their quartiles. Command: `python benchmarks/speed.py`.", "",
+        "with their quartiles. Command: `python -m benchmarks speed`.", "",
         "| way | walker-steps per second | times the stock integrator |", "|---|---|---|",
     ]  # fmt: skip
     for name, values in found.items():
@@ -143,4 +144,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    main(sys.argv[1:])

@@ -1,6 +1,6 @@
 """Many seeds of LJ7, each learned from nothing: is the mean right, and does the spread agree with the claimed errors?
 
-python benchmarks/spread.py [SEEDS] [BETA ...]    16 seeds, beta 7 9 12 15 by default: some 10 hours on one core
+python -m benchmarks spread [SEEDS] [BETA ...]    16 seeds, beta 7 9 12 15 by default: some 10 hours on one core
 
 Runs whose record is in results/runs.jsonl are not made again. Where there is brute force (brute.py) they are compared
 with it, all with Eyring-Kramers. Only what is recorded is put into the table, if the last argument is `table`.
@@ -12,7 +12,7 @@ import sys
 from pathlib import Path
 
 import numpy as np
-from common import Row, evaluations, finder, lj7_brute, lj7_run, rate, save
+from common import Row, evaluations, finder, lj7_brute, lj7_run, number, rate, save, without_table
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "support"))
 from oracles_lj7 import eyring_kramers
@@ -47,14 +47,13 @@ def summary(beta: float, way: int, results: list[Row], brute: tuple[float, float
     )
 
 
-def main() -> None:
+def main(arguments: list[str]) -> None:
     """Run the seeds and write results/spread.md."""
-    arguments = [a for a in sys.argv[1:] if a != "table"]
-    only_table = "table" in sys.argv
-    seeds = range(1, 1 + int(arguments[0] if arguments else 16))
-    betas = [float(b) for b in arguments[1:]] or [7.0, 9.0, 12.0, 15.0]
-    words = " ".join(str(b) for b in (len(seeds), *[f"{b:g}" for b in betas]))
-    about = f"LJ7, others C0 and C1, target 10 %, default settings. Command: `python benchmarks/spread.py {words}`."
+    words, only_table = without_table(arguments)
+    seeds = range(1, 1 + number(words, 16))
+    betas = [float(b) for b in words[1:]] or [7.0, 9.0, 12.0, 15.0]
+    command = " ".join(str(b) for b in (len(seeds), *[f"{b:g}" for b in betas]))
+    about = f"LJ7, others C0 and C1, target 10 %, default settings. Command: `python -m benchmarks spread {command}`."
     lines = [about, "", *HEAD]
     find = finder(only_table)
     for beta in betas:
@@ -68,4 +67,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    main(sys.argv[1:])

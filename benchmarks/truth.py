@@ -1,6 +1,6 @@
 """Rates and channel shares of every model system against exact references, by the public API with default settings.
 
-python benchmarks/truth.py [SEEDS]       4 seeds by default, some hours on one core, most of them for Mueller-Brown
+python -m benchmarks truth [SEEDS]       4 seeds by default, some hours on one core, most of them for Mueller-Brown
 
 Runs whose record is in results/runs.jsonl are not made again. Only systems of which all are recorded are put into the
 table, if the last argument is `table`. The rates of the seeds are averaged, and so are the shares; an error is that of
@@ -17,7 +17,7 @@ from importlib import import_module
 from pathlib import Path
 
 import numpy as np
-from common import RUNS, Row, evaluations, once, rate, record, recorded, save
+from common import RUNS, Row, evaluations, number, once, rate, record, recorded, save, without_table
 
 import openmm_rlis as rlis
 from openmm_rlis.systems import triple_well
@@ -94,10 +94,10 @@ def shares_line(beta: float, tilt: float, runs: list[Row]) -> str:
     return f"| {beta:g}, {tilt:g} | {exact:.3f} | {share:.3f} +- {error:.3f} | {z:+.2f} | {groups} |"
 
 
-def main() -> None:
+def main(arguments: list[str]) -> None:
     """Run everything and write results/truth.md."""
-    numbers, only_table = [int(a) for a in sys.argv[1:] if a != "table"], "table" in sys.argv
-    seeds = range(1, 1 + (numbers[0] if numbers else 4))
+    words, only_table = without_table(arguments)
+    seeds = range(1, 1 + number(words, 4))
     cases = [
         ("double_well --set tilt=0", line(8.0, 0.0)),
         ("double_well", line(8.0, 1.0)),
@@ -111,7 +111,7 @@ def main() -> None:
         *[(f"mueller_brown --beta {b}", mueller(float(b), 360).rate) for b in (1, 2, 3)],
     ]
     lines = [
-        f"{len(seeds)} seeds each, default settings, target 10 %. Command: `python benchmarks/truth.py {len(seeds)}`.",
+        f"{len(seeds)} seeds each, default settings, target 10 %. Command: `python -m benchmarks truth {len(seeds)}`.",
         "",
         "| system | dt, lag (ps) | exact (1/ps) | mean of the runs (1/ps) | difference / (3 % + 2 errors) | "
         "intervals that hold the exact rate | runs with an alarm | evaluations of a run |",
@@ -136,4 +136,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    main(sys.argv[1:])

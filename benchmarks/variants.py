@@ -1,6 +1,6 @@
 """The same rate with the bias on and off, held 1, 5 and 20 steps, by TorchForce and by PythonForce.
 
-    python benchmarks/variants.py        about 20 minutes on one core; finished runs are kept in runs/benchmarks
+    python -m benchmarks variants        about 20 minutes on one core; finished runs are kept in runs/benchmarks
 
 One value function, learned once, serves all; every variant has its own seed, flux runs, exits and roots.
 """
@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import math
+import sys
 from typing import Any
 
 import common
@@ -27,13 +28,13 @@ VARIANTS: dict[str, dict[str, Any]] = {
 }  # fmt: skip
 
 
-def main() -> None:
+def main(_: list[str]) -> None:
     """Run the variants and write results/variants.md."""
     common.lj7("run", "C3", "C2", BETA, 1, 0.1)
     value = rlis.load(common.RUNS / f"run-C3-C2-{BETA:g}-0.1-1").value
     problem = lj7.build("C3", "C2", beta=BETA)
     lines = [
-        f"LJ7 C3 -> C2, beta {BETA:g}, one learned V, all roots biased. Command: `python benchmarks/variants.py`.", "",
+        f"LJ7 C3 -> C2, beta {BETA:g}, one learned V, all roots biased. Command: `python -m benchmarks variants`.", "",
         "| variant | rate (1/ps) | norm E[W] | evaluations | relative variance x evaluations | x seconds |",
         "|---|---|---|---|---|---|",
     ]  # fmt: skip
@@ -68,4 +69,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    main(sys.argv[1:])

@@ -26,23 +26,27 @@ __version__ = "0.1.0"
 if TYPE_CHECKING:
     from . import features
     from .config.settings import Settings
+    from .networks.network import find_traps, network
     from .paths.ensemble import PathEnsemble
     from .problem import Problem
     from .regions import Region
     from .results.result import Result, load
     from .sampling.run import brute, resume, run
     from .statistics.estimators import Estimate
+    from .statistics.kinetic_network import Network, Networks
     from .value_function import ValueFunction
 
 _HOME = {
     "Settings": "config.run_config", "Estimate": "statistics.estimators", "PathEnsemble": "paths.ensemble",
+    "Network": "statistics.kinetic_network", "Networks": "statistics.kinetic_network",
+    "find_traps": "networks.network", "network": "networks.network",
     "Problem": "problem", "Region": "regions", "Result": "results.result", "load": "results.result",
     "brute": "sampling.run", "resume": "sampling.run", "run": "sampling.run", "ValueFunction": "value_function",
 }  # fmt: skip
 
 __all__ = [
-    "Estimate", "PathEnsemble", "Problem", "Region", "Result", "Settings",
-    "ValueFunction", "brute", "features", "load", "resume", "run",
+    "Estimate", "Network", "Networks", "PathEnsemble", "Problem", "Region", "Result", "Settings",
+    "ValueFunction", "brute", "features", "find_traps", "load", "network", "resume", "run",
 ]  # fmt: skip
 
 

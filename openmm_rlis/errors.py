@@ -14,6 +14,8 @@ The tree::
 
 from __future__ import annotations
 
+from typing import Any
+
 
 class RlisError(Exception):
     """Base of every error raised on purpose by openmm_rlis."""
@@ -24,7 +26,9 @@ class InputError(RlisError, ValueError):
 
 
 class UnreachableError(InputError):
-    """The target region was not reached from the source region."""
+    """The target region was not reached from the source region; `spent` are the force evaluations and seconds of it."""
+
+    spent: tuple[int, float] = (0, 0.0)
 
 
 class NotFiniteError(InputError):
@@ -45,6 +49,14 @@ class StorageError(RlisError):
 
 class WorkerError(RlisError):
     """A worker process ended without a result."""
+
+
+class TrapFound(Exception):  # noqa: N818
+    """A run that looks for traps found one: `trap`, a `traps.Trap`. Who started the search catches it."""
+
+    def __init__(self, trap: Any) -> None:
+        super().__init__(trap)  # which is what is sent from process to process
+        self.trap = trap
 
 
 def bad_input(argument: str, expected: str, got: object, fix: str = "") -> InputError:

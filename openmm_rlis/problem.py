@@ -203,6 +203,26 @@ class Problem:
         inner.source = core
         return inner
 
+    def between(
+        self, source: Region, target: Region, others: Sequence[Region], structures: Mapping[str, NDArray[np.float64]]
+    ) -> Problem:
+        """Return the same system between other regions, all with names, that starts from the structure of `source`.
+
+        Raises
+        ------
+        InputError
+            The regions overlap, or a structure lies elsewhere than its name says.
+        """
+        found = copy.copy(self)
+        found.source, found.target, *rest = _named([source, target, *others])
+        found.others, found.whole_source = tuple(rest), found.source
+        found.positions, found.recipe, found.files = structures[source.name], None, {}
+        names = [region.name for region in found.regions]
+        found.references = {name: x for name, x in structures.items() if name in names}
+        found._take_nearest_images()
+        found._check_regions()
+        return found
+
     @property
     def has_core(self) -> bool:
         """Whether `source` is a core of A."""

@@ -1,4 +1,4 @@
-"""The command line, `rlis`: run, resume, brute, status, report, verify, export, schema, doctor, systems.
+"""The command line, `rlis`: run, network, resume, brute, status, report, verify, export, schema, doctor, systems.
 
 Exit status: 0 done, 1 the run failed, 2 bad input or storage, 3 stopped by a limit with a valid partial result, 130
 interrupted. Whatever goes wrong, standard error gets one line and never a traceback; that of an unexpected error goes
@@ -16,12 +16,15 @@ import traceback
 import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from ..errors import InputError, RlisError, StorageError, bad_input
 from .exit_status import BAD_INPUT, DONE, FAILED, INTERRUPTED
+
+if TYPE_CHECKING:
+    from ..config.run_config import RunConfig
 
 YAML = (".yaml", ".yml")
 
@@ -38,7 +41,7 @@ System = Annotated[str, typer.Argument(metavar="SYSTEM", help="A name from `rlis
 Out = Annotated[Path, typer.Option("--out", metavar="DIR", help="New directory for the run.")]
 Source = Annotated[str | None, typer.Option("--from", metavar="A", help="Source region.")]
 Target = Annotated[str | None, typer.Option("--to", metavar="B", help="Target region.")]
-Others = Annotated[str | None, typer.Option(metavar="C,D", help="Further absorbing regions; `none` for none.")]
+Others = Annotated[str | None, typer.Option(metavar="C,D", help="Further absorbing regions; `none`; or `auto`.")]
 Beta = Annotated[float | None, typer.Option(help="Inverse temperature.")]
 Set = Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="System option or settings.NAME.")]
 Seed = Annotated[int | None, typer.Option(help="Seed of all random streams; 1.")]
@@ -85,6 +88,25 @@ def brute(
 
 
 @app.command()
+def network(
+    system: System, out: Out,
+    states: Annotated[str, typer.Option(metavar="A,M,B", help="The states: regions of the system.")],
+    beta: Annotated[str | None, typer.Option(metavar="5,7,9", help="Inverse temperatures, one or more.")] = None,
+    assignments: Set = None, seed: Seed = None, target_error: TargetError = None, max_evals: MaxEvals = None,
+    max_time: MaxTime = None, workers: Workers = None, platform: Platform = None, trust: Trust = False,
+) -> int:  # fmt: skip
+    """Compute the rates between all pairs of states, and populations and first-passage times from them."""
+    from . import network_commands
+
+    names = [name.strip() for name in states.split(",") if name.strip()]
+    config = _configured(system, "run", {}, assignments, None, {
+        "seed": seed, "target_relative_error": target_error, "max_force_evaluations": max_evals,
+        "max_seconds": max_time, "workers": workers, "platform": platform,
+    })  # fmt: skip
+    return network_commands.start(config, names, _numbers("--beta", beta), out, trust)
+
+
+@app.command()
 def resume(
     directory: Directory, target_error: TargetError = None, max_evals: MaxEvals = None, max_time: MaxTime = None,
     trust: Trust = False,
@@ -123,9 +145,9 @@ def report(
     trust: Trust = False,
 ) -> int:  # fmt: skip
     """Print the results as a table; draw figures into DIR/figures and write the page DIR/report.html."""
-    from ..report.write import report as write_report
+    from .network_report import report as write_report
 
-    for path in write_report(directory, figures, trusted=trust):
+    for path in write_report(directory, figures, trust):
         print(path)
     return DONE
 
@@ -238,9 +260,29 @@ def _start(
     trusted: bool = False,
 ) -> int:
     from ..config import build_problem
-    from ..config.run_config import DIRECTIONS, RunConfig
-    from ..config.yaml_values import parse_assignment, read_yaml
+    from ..config.run_config import DIRECTIONS
     from . import commands
+
+    config = _configured(system, method, options, assignments, backend, values)
+    if direction is not None and direction not in DIRECTIONS:
+        raise bad_input("--direction", " or ".join(DIRECTIONS), repr(direction))
+    for one in DIRECTIONS:
+        if direction == one:
+            config = config.one_way(one, build_problem.default_options(config.system))
+    if config.auto:
+        from .network_commands import start_auto
+
+        return start_auto(config, out, trusted)
+    return commands.start(config, out, trusted)
+
+
+def _configured(
+    system: str, method: str, options: Mapping[str, Any], assignments: Sequence[str] | None, backend: str | None,
+    values: Mapping[str, Any],
+) -> RunConfig:  # fmt: skip
+    """Return the configuration that a command line means."""
+    from ..config.run_config import RunConfig
+    from ..config.yaml_values import parse_assignment, read_yaml
 
     is_file = system.endswith(YAML)
     content: dict[str, Any] = read_yaml(Path(system)) if is_file else {"system": system, "method": method}
@@ -258,14 +300,15 @@ def _start(
         content[entry] = {**content.get(entry, {}), **update}
     content.update({key: value for key, value in values.items() if value is not None})
     config = RunConfig.from_mapping(content)
-    if is_file:
-        config = config.located(Path(system).parent)
-    if direction is not None and direction not in DIRECTIONS:
-        raise bad_input("--direction", " or ".join(DIRECTIONS), repr(direction))
-    for one in DIRECTIONS:
-        if direction == one:
-            config = config.one_way(one, build_problem.default_options(config.system))
-    return commands.start(config, out, trusted)
+    return config.located(Path(system).parent) if is_file else config
+
+
+def _numbers(argument: str, text: str | None) -> list[float] | None:
+    """Return the numbers in a text with commas."""
+    try:
+        return None if text is None else [float(item) for item in text.split(",") if item.strip()]
+    except ValueError:
+        raise bad_input(argument, "numbers with commas, such as 5,7,9", repr(text)) from None
 
 
 def _checked_limits(values: Mapping[str, Any]) -> dict[str, Any]:
@@ -353,4 +396,3 @@ def main() -> None:
 
         die_with_parent()
     sys.exit(execute(sys.argv[1:]))
-

@@ -29,6 +29,7 @@ from ..display.terminal import Display, make_display
 from ..errors import RlisError, StartNote, StorageError, bad_input
 from ..results.directions import holds_run, is_parent, join_results, run_directories
 from ..storage import checksums
+from ..storage.network_directory import is_network
 from ..storage.new_run import INPUTS, missing, remove_empty
 from .exit_status import BAD_INPUT, DONE, FAILED, INTERRUPTED, LIMIT, status_of, status_of_error, worst
 
@@ -127,6 +128,10 @@ def resume(directory: Path, limits: Mapping[str, Any], trusted: bool = False) ->
 
     `trusted` is as for `build`.
     """
+    if is_network(directory):
+        from . import network_commands
+
+        return network_commands.resume(directory, limits, trusted)
     if not (directory / "config.yaml").is_file():
         raise bad_input("DIR", "a run directory (with config.yaml)", str(directory))
     if is_parent(directory):
@@ -164,7 +169,7 @@ def verify(directory: Path, simulate: bool, free_energy: float | None = None, tr
         shown = _show_checks(str(path), checks)
         statuses.append(BAD_INPUT if checks[0].verdict == "fail" else shown)  # the first one is the checksums
         told += [check for check in checks[1:] if check.verdict != "could not tell"]
-    if len(results) == 2 and BAD_INPUT not in statuses:
+    if len(results) == 2 and BAD_INPUT not in statuses and not is_network(directory):
         forward, backward = results.values()
         statuses.append(_show_checks(str(directory), [check_balance(forward, backward, None, free_energy)]))
     if max(statuses) == DONE and not told:

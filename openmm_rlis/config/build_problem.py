@@ -74,6 +74,7 @@ def default_options(system: str | OwnSystem) -> dict[str, Any]:
     parameters = inspect.signature(modules[system].build).parameters.values()
     return {p.name: p.default for p in parameters if p.default is not p.empty}
 
+
 def problem_of(
     config: Mapping[str, Any], problem: Problem | None, directory: Path | None = None, trusted: bool = False
 ) -> Problem:

@@ -81,6 +81,9 @@ def build(section: OwnSystem, trusted: bool = False) -> Problem:
         A file cannot be read or does not fit, a selection finds something else than it should, the start is not in
         the source, regions overlap, or the System has parts that `Problem` refuses.
     """
+    if section.auto:
+        fix = "it is for `rlis run` in one direction; look for them first and name them here"
+        raise bad_input("others", "names of regions", "auto", fix)
     texts = {key: _Text(path, _read(path, key)) for key, path in section.files().items()}
     return _assembled(section, texts, trusted)
 

@@ -94,6 +94,12 @@ class RunConfig(ConfigModel):
         return self.model_copy(update={"system": system})
 
     @property
+    def auto(self) -> bool:
+        """Whether a run looks for the other regions itself."""
+        one_run = self.method == "run" and not self.both
+        return one_run and isinstance(self.system, OwnSystem) and self.system.with_options(self.options).auto
+
+    @property
     def title(self) -> str:
         """The name of the system."""
         return PREFIX + self.system.name if isinstance(self.system, OwnSystem) else self.system

@@ -15,13 +15,15 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, Self
 
-from pydantic import BeforeValidator, Discriminator, Field, StringConstraints, Tag, model_validator
+from pydantic import BeforeValidator, Discriminator, Field, StringConstraints, Tag, WithJsonSchema, model_validator
 
 from ..errors import bad_input
 from .base import ConfigModel, Length, Rate, Temperature, Time, in_units, unknown_name, validated
 
 PREFIX = "own:"
 """How the name of an own system begins in results, so that no packaged one is mistaken for it."""
+AUTO = "auto"
+"""What `others` may be instead of names: the run looks for them itself."""
 OPTIONS = ("source", "target", "others", "temperature", "friction", "timestep", "lag_steps")
 """What `--set` and the entry `options` may change of an own system."""
 
@@ -49,6 +51,13 @@ def _bound(value: Any) -> Any:
     return value
 
 
+def _others(value: Any) -> Any:
+    return [AUTO] if value == AUTO else value
+
+
+_OTHERS: Any = {
+    "anyOf": [{"const": AUTO}, {"type": "array", "items": {"type": "string", "pattern": r"^[A-Za-z0-9_.+-]{1,40}$"}}]
+}
 Atom = Annotated[int | str, BeforeValidator(_atom)]
 Group = Annotated[str | list[int | str], BeforeValidator(_group)]
 Bound = Annotated[float | str | None, BeforeValidator(_bound)]
@@ -207,16 +216,17 @@ class OwnSystem(ConfigModel):
     """Name of the region where paths begin."""
     target: Name
     """Name of the region where they should arrive."""
-    others: list[Name] = Field(default_factory=list)
-    """Names of further regions, where paths end without having arrived."""
+    others: Annotated[list[Name], BeforeValidator(_others), WithJsonSchema(_OTHERS)] = Field(default_factory=list)
+    """Names of further regions, where paths end without having arrived; or `auto`: the run looks for places outside all
+    regions where walkers stay, and gives the rate over them."""
 
     @model_validator(mode="after")
     def _names_fit(self) -> Self:
-        for entry, used in (("source", [self.source]), ("target", [self.target]), ("others", self.others)):
+        for entry, used in (("source", [self.source]), ("target", [self.target]), ("others", self.named)):
             for name in used:
                 if name not in self.regions:
                     raise unknown_name(f"system.{entry}", name, list(self.regions))
-        ends = [self.source, self.target, *self.others]
+        ends = [self.source, self.target, *self.named]
         if len(set(ends)) != len(ends):
             raise bad_input("system.source, target, others", "different regions", ", ".join(ends))
         self._check_features("system.value_features", self.value_features or ())
@@ -228,6 +238,16 @@ class OwnSystem(ConfigModel):
                 for feature, interval in region.within.items():
                     limits(self.features[feature], interval, f"system.regions.{name}.within.{feature}")
         return self
+
+    @property
+    def auto(self) -> bool:
+        """Whether the run looks for the other regions itself."""
+        return self.others == [AUTO] and AUTO not in self.regions
+
+    @property
+    def named(self) -> list[str]:
+        """Names of the other regions, none while the run looks for them itself."""
+        return [] if self.auto else self.others
 
     def _check_features(self, argument: str, names: Any) -> None:
         for name in names:

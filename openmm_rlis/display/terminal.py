@@ -110,4 +110,3 @@ def make_display(as_json: bool) -> Display:
         return JsonDisplay()
     console = Console()
     return LiveDisplay(console) if console.is_terminal and sys.stdout.isatty() else PlainDisplay()
-

@@ -152,10 +152,13 @@ def learn_round(
 
 
 def pilot_round(
-    engine: Engine, given: LearningRound, run: FluxRun, settings: Settings, rng: np.random.Generator,
+    engine: Engine,
+    given: LearningRound,
+    run: FluxRun,
+    settings: Settings,
+    rng: np.random.Generator,
     crew: WalkShares = ALONE,
 ) -> LearningRound:
     """Return what a plan needs to know of a value function that is not trained: one given, or without rounds."""
     _, tallies, info = pilot(engine, given.value, UNTEMPERED, run, settings, rng, crew)
     return LearningRound(given.value, given.samples, tallies, info)
-

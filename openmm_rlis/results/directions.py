@@ -8,6 +8,7 @@ from pathlib import Path
 from ..config.run_config import DIRECTIONS, RunConfig
 from ..errors import InputError
 from ..storage import checksums, integrity
+from ..storage.network_directory import is_network, leg_directories
 
 
 def is_parent(directory: Path) -> bool:
@@ -21,7 +22,12 @@ def is_parent(directory: Path) -> bool:
 
 
 def run_directories(directory: Path) -> dict[str, Path]:
-    """Return the run directories in `directory` by name: forward and backward, or itself under the empty name."""
+    """Return the run directories in `directory` by name: forward and backward, or itself under the empty name.
+
+    Of a network, its legs.
+    """
+    if is_network(directory):
+        return leg_directories(directory)
     if not is_parent(directory):
         return {"": directory}
     return {direction: directory / direction for direction in DIRECTIONS if (directory / direction).is_dir()}

@@ -14,6 +14,7 @@ import math
 import shutil
 import time
 from collections.abc import Callable, Mapping
+from contextlib import closing
 from dataclasses import asdict
 from functools import partial
 from typing import Any
@@ -27,7 +28,7 @@ from ..config.settings import Settings
 from ..display import notebook
 from ..dynamics.engine import Cost, Engine, one_thread
 from ..dynamics.platforms import platform_text
-from ..errors import DivergedError, NotFiniteError, RlisError, lost_in
+from ..errors import DivergedError, NotFiniteError, RlisError, UnreachableError, lost_in
 from ..learning.learning_rounds import (
     LearningRound,
     cold_start,
@@ -102,15 +103,17 @@ class Loop:
             self._tell("flux" if self.config["method"] == "brute" else "start", 0, message)
             long_lag = warn_of_long_lag(self.problem, self.config["platform"], self.meter.deadline)
             self.store.log("lag", warning=long_lag or None)
-        with one_thread(), active(self.meter):
+        with closing(self.meter), one_thread(), active(self.meter):
             try:
                 with make_executor(int(self.config["workers"]), self.meter) as executor:
                     stopped = (self._brute if self.config["method"] == "brute" else self._sample)(executor)
             except LimitError as limit:  # before production: nothing is lost but a stage that no number depends on yet
                 stopped = str(limit)
+            except UnreachableError as error:  # its directory goes, see `creation.unless_failed`
+                error.spent = self.meter.evaluations, self.meter.seconds
+                raise
             except (DivergedError, NotFiniteError) as error:
                 raise self._lost(error) from None
-        self.meter.close()
         return self._end(stopped)
 
     def _end(self, stopped: str) -> Result:

@@ -21,13 +21,29 @@ from dataclasses import dataclass
 from pathlib import Path
 
 SPENT = "spent"
+SEARCHED = "search"
+"""Why a run ended that only looked for traps."""
 SECONDS_BETWEEN_NOTES = 1.0
 _WIDTH = 48
 _ACTIVE: ContextVar[Meter | None] = ContextVar("meter", default=None)
+_SEARCH: ContextVar[Search | None] = ContextVar("search", default=None)
 
 
 class LimitError(Exception):
     """A limit of the run, which is its text, was reached before production; never seen by a user."""
+
+
+@dataclass(frozen=True)
+class Search:
+    """A run that looks for traps until production, see `metastable`.
+
+    Walkers that have been outside all regions for `first` lags are looked at; a trap holds them for `lags` and more.
+    With `stop`, the run ends where production would begin.
+    """
+
+    first: int = 400
+    lags: int = 1000
+    stop: bool = False
 
 
 @dataclass(frozen=True)
@@ -38,6 +54,7 @@ class Share:
     start: str
     most_evaluations: float
     deadline: float
+    search: Search | None = None
 
     def meter(self) -> Meter:
         """Return the meter of this process, which goes on where it was."""
@@ -46,6 +63,7 @@ class Share:
             _OF_THIS_PROCESS[name] = Meter(self.folder, name)
         meter = _OF_THIS_PROCESS[name]
         meter.most_evaluations, meter.deadline = self.most_evaluations, self.deadline
+        meter.search = self.search
         return meter
 
 
@@ -68,6 +86,7 @@ class Meter:
     def __init__(self, folder: Path, name: str = "", recorded: tuple[float, float] = (0.0, 0.0)) -> None:
         self.folder, self.name = folder, name or f"{time.time_ns()}"
         self.most_evaluations, self.deadline = math.inf, math.inf
+        self.search = _SEARCH.get()
         self.on_beat: Callable[[], None] = lambda: None
         self.on_note: Callable[[str], None] = self._leave
         evaluations, seconds = spent(folder)
@@ -119,12 +138,15 @@ class Meter:
         self._hear()
 
     def lift(self) -> None:
-        """Look at no limit any more."""
+        """Look at no limit any more, and for no trap: production begins."""
+        if self.search is not None and self.search.stop:
+            raise LimitError(SEARCHED)
+        self.search = None
         self.most_evaluations = self.deadline = math.inf
 
     def share(self) -> Share:
         """Return what another process needs."""
-        return Share(self.folder, self.name, self.most_evaluations, self.deadline)
+        return Share(self.folder, self.name, self.most_evaluations, self.deadline, self.search)
 
     def write(self) -> None:
         """Write the count of this process, if there is one."""
@@ -191,6 +213,16 @@ def active(meter: Meter | None) -> Iterator[None]:
         _ACTIVE.reset(token)
         if meter is not None:
             meter.write()
+
+
+@contextmanager
+def searching(search: Search | None) -> Iterator[None]:
+    """Let the runs that start here look for traps."""
+    token = _SEARCH.set(search)
+    try:
+        yield
+    finally:
+        _SEARCH.reset(token)
 
 
 def spent(folder: Path) -> tuple[int, float]:

@@ -15,12 +15,13 @@ from ..errors import bad_input
 from .atomic_files import opened
 from .cost_meter import SPENT, spent
 from .integrity import is_chained, read_json
+from .network_directory import is_network, leg_directories
 
 _TAIL_BYTES = 65_536
 
 
 def status(directory: Path) -> dict[str, dict[str, Any]]:
-    """Return where the run in `directory` stands, from its files alone: one entry, or `forward` and `backward`.
+    """Return where the run in `directory` stands, from its files alone: one entry, or one for each of several runs.
 
     `state` is "new" (no whole round yet), "running", "interrupted", or "done" (by the target or a limit, see
     `stopped`); the rest is the newest snapshot, `evaluations_per_second`, and `age`, the seconds since the last sign of
@@ -34,6 +35,8 @@ def status(directory: Path) -> dict[str, dict[str, Any]]:
     children = [directory / direction for direction in ("forward", "backward")]
     if any(child.is_dir() for child in children):
         return {child.name: found for child in children if child.is_dir() for found in status(child).values()}
+    if is_network(directory) and (legs := leg_directories(directory)):
+        return {name: found for name, leg in legs.items() for found in status(leg).values()}
     if not (directory / "config.yaml").is_file():
         raise bad_input("DIR", "a run directory (with config.yaml)", str(directory))
     path = directory / "result.json"

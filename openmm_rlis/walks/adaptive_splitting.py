@@ -50,7 +50,9 @@ class Splitting:
 
 
 @dataclass
-class _Path:
+class SplittingPath:
+    """A path on its way: its frames and their scores, and the code of the region that it ended in."""
+
     frames: list[Array]
     scores: list[float]
     code: int = OUTSIDE
@@ -149,9 +151,9 @@ def split(
     UnreachableError
         B was not reached in `max_levels` levels, the score stopped growing, or all paths came to the same dead end.
     """
-    paths = [_Path([x], [float(score(x[None])[0])]) for x in exits[rng.integers(0, len(exits), n_paths)]]
+    paths = [SplittingPath([x], [float(score(x[None])[0])]) for x in exits[rng.integers(0, len(exits), n_paths)]]
     stragglers = int(straggler_share * n_paths)
-    _finish(engine, score, paths, max_lags, stragglers, watch)
+    run_until_ended(engine, score, paths, max_lags, stragglers, watch)
     levels: list[float] = []
     log_survival = [0.0]
     # Of the paths that were cut, the frames above the level before: the survivors all descend from a few.
@@ -179,20 +181,21 @@ def split(
         report(f"level {len(levels)}: score {level:.3f} of 1, {n_arrived} of {n_paths} paths arrived")
         log_survival.append(log_survival[-1] + float(np.log(len(alive) / n_paths)))
         for i, j in zip(dead, rng.choice(alive, len(dead)), strict=True):
-            paths[i] = _cut(paths[j], level)
-        _finish(engine, score, paths, max_lags, stragglers, watch)
+            paths[i] = cut(paths[j], level)
+        run_until_ended(engine, score, paths, max_lags, stragglers, watch)
     log_p = log_survival[-1] + float(np.log(n_arrived / n_paths))
     return _collect(paths, lost, np.array(levels), np.array(log_survival), log_p, seen, rng)
 
 
-def _cut(path: _Path, level: float) -> _Path:
+def cut(path: SplittingPath, level: float) -> SplittingPath:
+    """Return the path up to its first frame above a level."""
     stop = next((i for i, s in enumerate(path.scores) if s > level), len(path.scores) - 1) + 1
     finished = path.code if stop == len(path.scores) else OUTSIDE
-    return _Path(path.frames[:stop], path.scores[:stop], finished)
+    return SplittingPath(path.frames[:stop], path.scores[:stop], finished)
 
 
-def _finish(
-    engine: Engine, score: Score, paths: list[_Path], max_lags: int, stragglers: int, watch: Watch | None
+def run_until_ended(
+    engine: Engine, score: Score, paths: list[SplittingPath], max_lags: int, stragglers: int, watch: Watch | None
 ) -> None:
     """Run paths until all but a few have ended in a region; the stragglers go on with the next call."""
     alive = [path for path in paths if path.code == OUTSIDE]
@@ -219,7 +222,7 @@ def _finish(
 
 
 def _collect(
-    paths: list[_Path],
+    paths: list[SplittingPath],
     lost: list[tuple[int, Array]],
     levels: Array,
     log_survival: Array,
@@ -244,7 +247,7 @@ def _collect(
     return Splitting(scores, log_values, frames, frame_log_values[chosen], arrivals, dead_ends, log_p, len(levels))
 
 
-def _ended_elsewhere(paths: list[_Path]) -> list[tuple[int, Array]]:
+def _ended_elsewhere(paths: list[SplittingPath]) -> list[tuple[int, Array]]:
     """Return code and last frame of the paths that ended in other regions."""
     return [(path.code, path.frames[-1].copy()) for path in paths if path.code >= FIRST_OTHER]
 

@@ -282,9 +282,7 @@ def _record_frames(
         record.back(alive.take(returned))
 
 
-def _retire(
-    record: Recorder, alive: Population, codes: NDArray[np.int8], log_value: LogValue, lag: int
-) -> Population:
+def _retire(record: Recorder, alive: Population, codes: NDArray[np.int8], log_value: LogValue, lag: int) -> Population:
     """Return who goes on: those in no region, and those in B or D that have been in A outside its core, from there."""
     over = codes != OUTSIDE
     if not over.any() and len(over):

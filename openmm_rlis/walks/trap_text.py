@@ -22,6 +22,7 @@ from ..config.user_system import PREFIX, Angle, Ball, Dihedral, OwnSystem, limit
 from ..features import Joined, evaluate
 from ..problem import Problem
 from ..storage.cost_meter import Meter
+from .metastable import Searcher
 from .traps import Clock, Trap, Watcher
 
 Array = NDArray[np.float64]
@@ -59,10 +60,12 @@ class Scalar:
         return f"{number:.4g} nm" if self.unit == "length" else f"{math.degrees(number):.4g} deg"
 
 
-def watcher(problem: Problem, meter: Meter | None) -> Watcher | None:
+def watcher(problem: Problem, meter: Meter | None) -> Watcher | Searcher | None:
     """Return what watches a walk of the run that a meter counts for; None without one: then nobody would hear of it."""
     if meter is None:
         return None
+    if meter.search is not None:
+        return Searcher(problem, meter.search)
 
     def say(traps: Sequence[Trap], lag: int, seconds: float) -> None:
         meter.note(message(problem, traps, lag, seconds, meter.run))
@@ -83,6 +86,28 @@ def message(problem: Problem, traps: Sequence[Trap], lag: int, seconds: float, r
         lines.append(f"{trap.walkers:.0%} of them, and {trap.time:.0%} of their time, at {place}.")
         lines += _proposal(own, problem, trap, number, run)
     return "\n".join(lines)
+
+
+def with_region(own: OwnSystem, problem: Problem, trap: Trap, run: Path) -> tuple[str, OwnSystem]:
+    """Return the name of a region that a trap is, and the section of an own system with it.
+
+    That is a region of the section that is not used, or a new one; its structure is written into `run`/traps.
+    """
+    used = own_section(problem) or own
+    named = scalars(used, problem, trap)
+    name = _unused(used, named) or next(f"D{i}" for i in range(len(own.regions) + 1) if f"D{i}" not in own.regions)
+    content = own.to_mapping()
+    if name not in own.regions:
+        path = _written(problem, trap, run, name)
+        if len(named) == len(own.value_features or own.features):
+            ends = {one.name: [one.text(low), one.text(high)] for one, (low, high) in _named_box(used, named)}
+            content["regions"][name] = {"within": ends, "structure": str(path)}
+        else:
+            ball = {"around": str(path), "features": list(own.value_features or own.features), "radius": trap.radius}
+            content["regions"][name] = {"ball": ball}
+    elif (spec := own.regions[name]) and not isinstance(spec, Ball) and spec.structure is None:
+        content["regions"][name]["structure"] = str(_written(problem, trap, run, name))
+    return name, validated(OwnSystem, content, "system.")
 
 
 def own_section(problem: Problem) -> OwnSystem | None:

@@ -143,15 +143,21 @@ class Watcher:
         distances = np.linalg.norm(last - center, axis=1)
         reach = np.linalg.norm(values - center, axis=1).max()
         walkers, nearest = float((distances <= reach).mean()), self._positions[int(distances.argmin())]
-        return Trap(values, center, min(radius, APART * self._gap(center)), walkers, share, nearest)
+        return Trap(
+            values, center, min(radius, APART * gap(self._problem, center, self._in_regions)), walkers, share, nearest
+        )
 
-    def _gap(self, center: Array) -> float:
-        """Return how far it is from a centre to what is known of the regions."""
-        problem, gaps = self._problem, [np.inf]
-        known = [problem.positions[None], *(x[None] for x in problem.references.values())]
-        inside = [evaluate(problem.features, x) for x in known] + self._in_regions
-        gaps += [float(np.linalg.norm(values - center, axis=1).min()) for values in inside]
-        for region in (problem.whole_source, problem.target, *problem.others):
-            if region.feature is problem.features and region.center is not None:
-                gaps.append(float(np.linalg.norm(region.center.numpy() - center)) - region.radius)
-        return max(min(gaps), 0.0)
+
+def gap(problem: Problem, center: Array, in_regions: Sequence[Array]) -> float:
+    """Return how far it is from a centre (k,) to what is known of the regions.
+
+    `in_regions` are feature values (n, k) that were seen in them.
+    """
+    gaps = [np.inf]
+    known = [problem.positions[None], *(x[None] for x in problem.references.values())]
+    inside = [evaluate(problem.features, x) for x in known] + [x for x in in_regions if len(x)]
+    gaps += [float(np.linalg.norm(values - center, axis=1).min()) for values in inside]
+    for region in (problem.whole_source, problem.target, *problem.others):
+        if region.feature is problem.features and region.center is not None:
+            gaps.append(float(np.linalg.norm(region.center.numpy() - center)) - region.radius)
+    return max(min(gaps), 0.0)

@@ -20,7 +20,7 @@ from typing import Any, TypeVar
 
 import cloudpickle
 
-from ..errors import RlisError, WorkerError
+from ..errors import RlisError, TrapFound, WorkerError
 from ..storage.cost_meter import SECONDS_BETWEEN_NOTES, LimitError, Meter, active
 
 T = TypeVar("T")
@@ -112,7 +112,7 @@ def _work(work: bytes) -> bytes:
     try:
         with active(share.meter() if share is not None else None):
             return _bytes(function(*items))
-    except (RlisError, LimitError) as error:
+    except (RlisError, LimitError, TrapFound) as error:
         return _bytes(error)
 
 

@@ -50,6 +50,12 @@ def seen() -> set[tuple[str, int]]:
     return set()
 
 
+@pytest.fixture(scope="module")
+def tried() -> set[str]:
+    """Messages of the rows that were provoked."""
+    return set()
+
+
 @pytest.fixture
 def watch(seen: set[tuple[str, int]], monkeypatch: pytest.MonkeyPatch) -> None:
     def note(self: RlisError, *arguments: Any) -> None:
@@ -85,8 +91,14 @@ def provoked(act: Any, folder: Path, capsys: pytest.CaptureFixture[str]) -> tupl
 
 @pytest.mark.parametrize("one", ROWS, ids=[one.message[:60] for one in ROWS])
 def test_each_row_is_what_happens(
-    one: Row, folder: Path, watch: None, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    one: Row,
+    folder: Path,
+    watch: None,
+    tried: set[str],
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    tried.add(one.message)
     monkeypatch.chdir(folder)
     for act in one.acts:
         message, status = provoked(act, folder, capsys)
@@ -94,19 +106,16 @@ def test_each_row_is_what_happens(
         assert "\n" not in message and status in (None, one.status)
 
 
-def test_every_place_that_raises_is_in_the_table(seen: set[tuple[str, int]], request: pytest.FixtureRequest) -> None:
-    """Which needs the rows above: it runs after them, and stands aside when they were not all chosen."""
-    names = {item.name.partition("[")[0] for item in request.session.items}
-    count = sum(item.name.startswith("test_each_row") for item in request.session.items)
-    if count < len(ROWS):
-        assert "test_every_place_that_raises_is_in_the_table" in names
-        return
-    missing = [
-        f"{Path(file).name}:{first}"
+def test_every_place_that_raises_is_in_the_table(seen: set[tuple[str, int]], tried: set[str]) -> None:
+    """It runs after the rows above, and is skipped if not all of them were run in this process."""
+    if missing := {one.message for one in ROWS} - tried:
+        pytest.skip(f"{len(missing)} of {len(ROWS)} rows were not run")
+    unseen = [
+        f"{Path(file).relative_to(ROOT)}:{first}"
         for file, first, last in sites()
         if not any((file, line) in seen for line in range(first, last + 1))
     ]
-    assert missing in ([], ["errors.py:65"])
+    assert unseen == []
 
 
 def alarm_makers() -> Iterator[ast.FunctionDef]:
@@ -141,7 +150,7 @@ def alarm_texts() -> Iterator[str]:
 
 def test_every_alarm_is_in_the_table() -> None:
     texts, starts = list(alarm_texts()), [pattern(text) for text in ALARMS]
-    assert len(texts) == len(starts)
+    assert len(texts) == len(starts) > 10
     assert all(any(start.match(text) for start in starts) for text in texts)
     assert all(any(start.match(text) for text in texts) for start in starts)
 

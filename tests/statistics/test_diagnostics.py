@@ -19,8 +19,14 @@ from openmm_rlis.statistics.estimators import BatchTotals
 
 Array = NDArray[np.float64]
 N_BATCHES, N_ROUNDS, N_ROOTS = 20, 4, 30
-SCORES = ("defence_score", "batch_halves_score", "round_halves_score", "exits_score", "inside_halves_score",
-          "excursions_score")
+SCORES = (
+    "defence_score",
+    "batch_halves_score",
+    "round_halves_score",
+    "exits_score",
+    "inside_halves_score",
+    "excursions_score",
+)
 
 
 class Times(NamedTuple):

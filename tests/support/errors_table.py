@@ -36,6 +36,8 @@ from openmm_rlis.config import build_problem, problem_identity
 from openmm_rlis.config import run_config as config
 from openmm_rlis.dynamics import bias, engine, integrators, lost_walkers, packing, platforms, propagators
 from openmm_rlis.learning import training
+from openmm_rlis.networks import legs, states
+from openmm_rlis.networks import network as networks
 from openmm_rlis.openmm_system import atom_order, global_parameters, system_differences, system_xml
 from openmm_rlis.openmm_system.obstacles import brownian_system
 from openmm_rlis.paths import ensemble as paths
@@ -46,7 +48,7 @@ from openmm_rlis.results import result
 from openmm_rlis.safe_readers import xml_text
 from openmm_rlis.sampling import run as sampler
 from openmm_rlis.sampling.stopping import Goal
-from openmm_rlis.statistics import branching, estimators, weights
+from openmm_rlis.statistics import branching, estimators, kinetic_network, weights
 from openmm_rlis.storage import atomic_files, checksums, new_run
 from openmm_rlis.storage import rounds as frames
 from openmm_rlis.storage.run_directory import RunDirectory
@@ -423,7 +425,9 @@ def stuck_walk(folder: Path) -> Any:
     roots = branching_walk.Roots(x, x, np.zeros(2), np.zeros(2, bool), np.ones(2, bool), np.zeros(2, np.int32))
     rng, mover = np.random.default_rng(1), engine.Engine(made, 4)
     mover.reseed(rng)
-    return branching_walk.walk(mover, lambda x: np.zeros(len(x)), roots, branching.Window(), rng, frame_stride=1, max_lags=1)
+    return branching_walk.walk(
+        mover, lambda x: np.zeros(len(x)), roots, branching.Window(), rng, frame_stride=1, max_lags=1
+    )
 
 
 def no_way(folder: Path) -> Any:
@@ -431,7 +435,9 @@ def no_way(folder: Path) -> Any:
     mover, rng = engine.Engine(made, 16), np.random.default_rng(1)
     mover.reseed(rng)
     score = adaptive_splitting.make_score(made, made.positions[None], None)
-    return adaptive_splitting.split(mover, score, made.positions[None] + 0.25, rng, n_paths=16, max_levels=2, max_lags=5)
+    return adaptive_splitting.split(
+        mover, score, made.positions[None] + 0.25, rng, n_paths=16, max_levels=2, max_lags=5
+    )
 
 
 def nowhere(folder: Path) -> Any:
@@ -541,6 +547,42 @@ def python_regions(folder: Path) -> Any:
 
 # --------------------------------------------------------------------------------------------------------------- rows
 
+
+def a_network(folder: Path, **changes: Any) -> Any:
+    """Call `network` for the two wells, or what `changes` say."""
+    wanted = {"build": double_well.build, "states": ("L", "R"), "directory": folder / "NEW", **changes}
+    return networks.network(**wanted)
+
+
+def another_network(folder: Path) -> Any:
+    """Go on in the directory of another network."""
+    parent = folder / "another"
+    entries = {"states": ["L", "R"], "betas": None, "seed": 1, "system": "double_well", "auto": False, "plan": {}}
+    if not parent.exists():
+        legs.Parent.open(parent, entries)
+    return legs.Parent.open(parent, {**entries, "seed": 2})
+
+
+def from_python(folder: Path) -> list[str]:
+    """Make the directory of a network without a command and return the command line that resumes it."""
+    another_network_exists = folder / "python-network"
+    if not another_network_exists.exists():
+        entries = {"states": ["L", "R"], "betas": None, "seed": 1, "system": "double_well", "auto": False, "plan": {}}
+        legs.Parent.open(another_network_exists, entries)
+    return ["resume", str(another_network_exists)]
+
+
+def changed_network(folder: Path) -> list[str]:
+    """Change the config.yaml of a network and return the command line that resumes it."""
+    parent = folder / "changed-network"
+    if not parent.exists():
+        entries = {"states": ["L", "R"], "betas": None, "seed": 1, "system": "double_well", "auto": False, "plan": {}}
+        legs.Parent.open(parent, entries)
+        checksums.replace_covered(parent / "config.yaml", lambda path: path.write_text("system: double_well"))
+        (parent / "config.yaml").write_text("system: lj7")
+    return ["resume", str(parent)]
+
+
 SECTIONS: dict[str, tuple[Row, ...]] = {
     "Command line": (
         row("SYSTEM: expected one of <names>, got <name>", "no packaged system has this name", "take one of `rlis systems`, or write a config.yaml", "run nosuch --out NEW", "run lj --out NEW", lambda f: build_problem.default_options("x")),
@@ -572,6 +614,33 @@ SECTIONS: dict[str, tuple[Row, ...]] = {
         row("Missing <kind> <name>.", "something that has no default was left out", "`rlis COMMAND --help`", "run lj7", "status"),
         row("Invalid value for <option>: <text>", "not a number, where one is needed", "give a number", "run lj7 --out NEW --beta cold"),
         row("[Errno <number>] <reason>: <path>", "the system refuses a path", "check the path and its permissions", "run lj7 --both --out five.pdb/sub"),
+    ),
+    "Networks": (
+        row("rates: expected pairs of different states among <names>, got <pair>", "a Network was given a rate between other states", "name both states", lambda f: kinetic_network.Network(("A", "B"), {("A", "A"): estimators.Estimate(1.0, 0.1, (0.8, 1.2), 20)})),
+        row("source, target: expected states whose rates are all there (<pairs>), got <pair>", "a rate by any route needs all direct rates out of all states but the target", "run the legs that are missing", lambda f: kinetic_network.Network(("A", "B"), {}).rate("A", "B")),
+        row("directory: expected the network in <directory> (<entry>: <value>), got <value>; start a new network elsewhere", "the directory holds another network", "name another directory", another_network),
+        row("directory: expected a new or empty directory, or one of this network, got <directory>; choose another path", "the directory holds something else", "name another directory", lambda f: a_network(f, directory=f / "occupied")),
+        row("betas: expected different inverse temperatures, at least one, got <numbers>", "a temperature is named twice, or there is none", "name each once", lambda f: a_network(f, betas=(1.0, 1.0))),
+        row("betas: expected positive inverse temperatures, got <value>", "a temperature is not a positive number", "give 1/kT in mol/kJ", lambda f: a_network(f, betas=(-1.0,)), "network double_well --states L,R --beta -1 --out NEW"),
+        row("betas: expected None for a Problem, which has a temperature, got <number>; give a function that builds the Problem, such as openmm_rlis.systems.lj7.build", "temperatures were named beside a Problem", "give a build function", lambda f: a_network(f, build=double_well.build(), states=double_well.build().regions, betas=(1.0,))),
+        row("states: expected names whose pairs differ, such as without `-`, got <names>", "two pairs of states would share a folder", "rename a state", lambda f: a_network(f, states=("A", "A-A", "A-A-A"))),
+        row("options: expected none beside a Problem, got <names>", "options of a build function stand beside a Problem", "leave them out", lambda f: a_network(f, build=double_well.build(), height=3.0)),
+        row("build: expected a function that returns a Problem, or a Problem, got <type>", "the first argument is something else", "give a build function or a Problem", lambda f: a_network(f, build=3)),
+        row("states: expected a list of names, got <value>", "the states are no list of names", "write a list", lambda f: a_network(f, states="LR")),
+        row("states: expected two, as <system> has no option others, got <names>", "the system has two states only", "name two", lambda f: a_network(f, states=("L", "R", "M"))),
+        row("states: expected regions with names, got <value>", "beside a Problem states are regions, which need names", "give each region a name", lambda f: a_network(f, build=double_well.build(), states=["L"])),
+        row("states: expected a structure inside region <name> to start from, got none; give one in references={'<name>': ...} of the Problem", "no structure of a state is known", "give one in `references`", lambda f: states.RegionStates(double_well.build(), double_well.build().regions).problem("L", "R", None)),
+        row("states: expected two or more names, got <names>", "one state has no rates", "name two or more", "network double_well --states L --out NEW"),
+        row("states: expected names of letters, digits and _ . + -, got <name>", "folders are called after states", "rename the region", lambda f: states.check_names(("A", "B/C"))),
+        row("states: expected different names, got <names>", "a state is named twice", "name each once", "network double_well --states L,L --out NEW"),
+        row("--states: expected one of <names>, got <name>", "the configuration has no such region", "take names of its regions", "network own.yaml --states trans,nosuch --out NEW"),
+        row("--beta: expected numbers with commas, such as 5,7,9, got <text>", "the text holds something else than numbers", "write numbers with commas", "network double_well --states L,R --beta x --out NEW"),
+        row("network: expected a run, which goes both ways by itself, got <entry>", "the file asks for brute force", "leave `method` out", "network brute.yaml --states L,R --out NEW"),
+        row("DIR: expected a network that `rlis network` started, got <directory>, started from Python; call rlis.network again with the same arguments and directory", "the directory has no config.yaml", "call `rlis.network` again", from_python),
+        row("<file> is damaged or was changed: <reason>", "a file of a network was changed", "bring it back", changed_network),
+        row("SYSTEM: expected one of <names>, got <name>", "no packaged system has this name", "take one of `rlis systems`", "network nosuch --states A,B --out NEW"),
+        row("--out: expected a new or empty directory, got <directory>; name another or use `rlis resume`", "a network goes into a new directory", "name another", "network double_well --states L,R --out occupied"),
+        row("others: expected names of regions, got auto; it is for `rlis run` in one direction; look for them first and name them here", "`others: auto` beside brute force or both directions", "run one direction first", "brute own.yaml --others auto --out NEW"),
     ),
     "Configuration file": (
         row("<file>: expected a readable YAML file, got <reason>", "the file is not there, is a directory, is not text, or may not be read", "check the path", "run nosuch.yaml --out NEW", "run binary.yaml --out NEW"),
@@ -828,9 +897,16 @@ def page() -> str:
     lines = [HEAD]
     for title, rows in SECTIONS.items():
         lines += [f"## {title}", "", "| message | when | what to do |", "|---|---|---|"]
-        lines += [_line(_code(one.message) + (" (status 1)" if one.status == 1 else ""), one.when, one.do) for one in rows]
+        lines += [
+            _line(_code(one.message) + (" (status 1)" if one.status == 1 else ""), one.when, one.do) for one in rows
+        ]
         lines.append("")
-    lines += ["## Alarms", "", "They stand in `result.diagnostics[\"alarms\"]`, in the report and in result.json, and begin so:", ""]
+    lines += [
+        "## Alarms",
+        "",
+        'They stand in `result.diagnostics["alarms"]`, in the report and in result.json, and begin so:',
+        "",
+    ]
     lines += ["| alarm | what it means | what to do |", "|---|---|---|"]
     lines += [_line(_code(text), *more) for text, more in ALARMS.items()]
     return "\n".join(lines)
