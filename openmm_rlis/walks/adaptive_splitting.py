@@ -58,6 +58,7 @@ class SplittingPath:
     code: int = OUTSIDE
 
     def best(self) -> float:
+        """Return the largest score of the path, infinite once it ended in the target."""
         return np.inf if self.code == TARGET else max(self.scores)
 
 
