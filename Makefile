@@ -3,13 +3,15 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 RUN := runs/lj7
+# A file stays in one process, for what its tests share.
+PARALLEL := -n 2 --dist loadfile --no-loadscope-reorder
 
 .PHONY: help lj7 test slow lint format types figures notebooks docs clean
 .DEFAULT_GOAL := help
 
 help:
 	@echo "make lj7      install into .venv, compute the LJ7 rates C3 <-> C2 at beta 9, write $(RUN)/"
-	@echo "make test     install into .venv if need be and run the tests"
+	@echo "make test     install into .venv if need be and run the tests, some 5 minutes"
 	@echo "make slow     the long tests"
 	@echo "make lint     ruff      make types   mypy      make format   ruff format"
 	@echo "make figures  the figure of the README from $(RUN), some 4 minutes"
@@ -38,10 +40,10 @@ lj7: $(VENV)/.installed
 	$(BIN)/rlis report $(RUN)
 
 test: $(VENV)/.developer
-	$(BIN)/pytest
+	$(BIN)/pytest $(PARALLEL)
 
 slow: $(VENV)/.developer
-	$(BIN)/pytest -m slow
+	$(BIN)/pytest -m slow $(PARALLEL)
 
 lint: $(VENV)/.developer
 	$(BIN)/ruff check .

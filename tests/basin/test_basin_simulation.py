@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from seeds import with_offset
 from systems_1d import Line
 from test_exit_flux import LIVELY, z_score
 from test_inner_region import CORE
@@ -77,7 +78,7 @@ def sampled(request: pytest.FixtureRequest) -> Sampled:
     """Walks from all exits, by a V that knows nothing, so that they split and play roulette."""
     case = CASES[request.param]
     engine = Engine(case.problem, 512)
-    engine.reseed(np.random.default_rng(1))
+    engine.reseed(np.random.default_rng(with_offset(1)))
     relaxed = run_basin(engine, start_state(engine.problem, N_REPLICAS), 400, case.longest)
     run = run_basin(engine, relaxed.state, N_LAGS, case.longest)
 
@@ -86,7 +87,7 @@ def sampled(request: pytest.FixtureRequest) -> Sampled:
 
     no = np.zeros(len(run.exits), dtype=bool)
     roots = Roots(run.exits, run.priors, np.zeros(len(no)), no, no, np.zeros(len(no), np.int32))
-    window, rng = Window(0.3, 1.5), np.random.default_rng(4)
+    window, rng = Window(0.3, 1.5), np.random.default_rng(with_offset(4))
     return Sampled(case, run, walk(engine, log_value, roots, window, rng, longest=case.longest, frame_stride=50))
 
 
@@ -135,7 +136,7 @@ def test_the_late_time_is_needed() -> None:
     """The power of these tests: without it the rate of the hidden intermediate is wrong by far."""
     line = HIDDEN
     engine = Engine(line.problem(), 512)
-    engine.reseed(np.random.default_rng(2))
+    engine.reseed(np.random.default_rng(with_offset(2)))
     relaxed = run_basin(engine, start_state(engine.problem, N_REPLICAS), 400, 3)
     run = run_basin(engine, relaxed.state, N_LAGS, 3)
     found = np.bincount(run.replica, line.committor(run.exits), minlength=N_REPLICAS)
@@ -154,7 +155,7 @@ def test_replicas_stay_near_the_core(sampled: Sampled) -> None:
 def test_a_start_outside_the_core_finds_it() -> None:
     problem = HIDDEN.problem().with_core(replace(HIDDEN, source=(-1.1, -1.0), start=-1.05).problem().source)
     engine = Engine(problem, 64)
-    engine.reseed(np.random.default_rng(3))
+    engine.reseed(np.random.default_rng(with_offset(3)))
     state = start_state(problem, 64)
     assert (state.away == NOT_YET).all()
     moved = run_basin(engine, state, 3000, 5).state
@@ -164,10 +165,10 @@ def test_a_start_outside_the_core_finds_it() -> None:
 def test_a_run_is_stored_and_cut() -> None:
     problem = CASES["lively-core-12"].problem
     engine = Engine(problem, 64)
-    engine.reseed(np.random.default_rng(3))
+    engine.reseed(np.random.default_rng(with_offset(3)))
     whole = run_basin(engine, start_state(problem, 16), 110, 12)
     again = FluxRun.from_arrays(whole.arrays(), 110, whole.time)
-    engine.reseed(np.random.default_rng(3))
+    engine.reseed(np.random.default_rng(with_offset(3)))
     state = start_state(problem, 16)
     for pool in again.stretches(50):
         run = run_basin(engine, state, 50, 12)
@@ -181,7 +182,7 @@ def test_a_run_is_stored_and_cut() -> None:
 
 
 def test_correlation() -> None:
-    rng = np.random.default_rng(1)
+    rng = np.random.default_rng(with_offset(1))
     a, b = rng.normal(size=(2, 500))
     assert correlation(a, 0.6 * a + 0.8 * b) == pytest.approx(np.corrcoef(a, 0.6 * a + 0.8 * b)[0, 1])
     assert correlation(a, np.zeros(500)) == 0.0
@@ -217,7 +218,7 @@ def test_a_trap_within_a_is_waited_for(monkeypatch: pytest.MonkeyPatch, every: f
     """Nobody is in the trap at first. 12 runs each settle, within 3 % of the rate on average (5 errors of the mean)."""
     found = []
     for seed in range(12):
-        run = Trapped(every, stays, np.random.default_rng(seed))
+        run = Trapped(every, stays, np.random.default_rng(with_offset(seed)))
         monkeypatch.setattr("openmm_rlis.basin.basin_simulation.run_flux", run)
         last, n_lags, settled = equilibrate(Engine(LIVELY.problem(), 4), 400)
         assert settled and n_lags > 2.0 * stays
@@ -226,7 +227,9 @@ def test_a_trap_within_a_is_waited_for(monkeypatch: pytest.MonkeyPatch, every: f
 
 
 def test_a_trap_that_is_not_left_does_not_settle(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("openmm_rlis.basin.basin_simulation.run_flux", Trapped(20_000.0, 1e6, np.random.default_rng(1)))
+    monkeypatch.setattr(
+        "openmm_rlis.basin.basin_simulation.run_flux", Trapped(20_000.0, 1e6, np.random.default_rng(with_offset(1)))
+    )
     assert not equilibrate(Engine(LIVELY.problem(), 4), 200)[2]
 
 

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 from oracles import Rates
+from seeds import with_offset
 from systems_1d import Line, double_well, triple_well
 
 from openmm_rlis.basin.basin_simulation import equilibrate
@@ -29,7 +30,7 @@ SYSTEMS = {"double": LIVELY_DOUBLE, "triple": LIVELY}
 
 def engine_of(line: Line, seed: int = 1, n_slots: int = 512) -> Engine:
     engine = Engine(line.problem(), n_slots)
-    engine.reseed(np.random.default_rng(seed))
+    engine.reseed(np.random.default_rng(with_offset(seed)))
     return engine
 
 
@@ -101,9 +102,9 @@ def test_two_stretches_are_one_run() -> None:
     line = LIVELY
     engine = engine_of(line)
     state = run_flux(engine, initial_state(engine.problem, 8), 50).state
-    engine.reseed(np.random.default_rng(5))
+    engine.reseed(np.random.default_rng(with_offset(5)))
     whole = run_flux(engine, state, 60)
-    engine.reseed(np.random.default_rng(5))
+    engine.reseed(np.random.default_rng(with_offset(5)))
     first = run_flux(engine, state, 25)
     second = run_flux(engine, first.state, 35)
     assert np.array_equal(whole.exits, np.concatenate([first.exits, second.exits]))
@@ -161,7 +162,7 @@ def made_up_run(
 
     Return the lengths of its windows, the exit rate of the last over the right one, and whether it settled.
     """
-    rng, lengths = np.random.default_rng(seed), []
+    rng, lengths = np.random.default_rng(with_offset(seed)), []
 
     def run(engine: Engine, state: FluxState, n_lags: int, keep_exits: bool = True) -> FluxRun:
         start = sum(lengths)

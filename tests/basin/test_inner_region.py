@@ -15,6 +15,8 @@ from typing import Any
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from seeds import with_offset
+from short_training import shorten
 from systems_1d import Line, double_well
 from test_exit_flux import LIVELY, z_score
 
@@ -50,7 +52,7 @@ def inner(problem: Problem) -> Problem:
 def run() -> FluxRun:
     problem = inner(LIVELY.problem())
     engine = Engine(problem, 512)
-    engine.reseed(np.random.default_rng(1))
+    engine.reseed(np.random.default_rng(with_offset(1)))
     relaxed = run_flux(engine, initial_state(problem, N_REPLICAS), 1500, keep_exits=False)
     return run_flux(engine, relaxed.state, 1500)
 
@@ -61,7 +63,7 @@ def replica_sums(run: FluxRun, what: NDArray[np.float64]) -> NDArray[np.float64]
 
 def test_the_run_is_the_one_without_a_core(run: FluxRun) -> None:
     engine = Engine(LIVELY.problem(), 512)
-    engine.reseed(np.random.default_rng(1))
+    engine.reseed(np.random.default_rng(with_offset(1)))
     relaxed = run_flux(engine, initial_state(engine.problem, N_REPLICAS), 1500, keep_exits=False)
     plain = run_flux(engine, relaxed.state, 1500)
     assert np.array_equal(plain.n_exits, run.n_exits) and np.array_equal(plain.hits, run.hits)
@@ -96,7 +98,7 @@ def walked() -> tuple[FluxRun, Walk]:
     """Walks from all exits of a basin simulation, by a V that knows nothing, so that they split and play roulette."""
     problem = inner(LIVELY.problem())
     engine = Engine(problem, 512)
-    engine.reseed(np.random.default_rng(2))
+    engine.reseed(np.random.default_rng(with_offset(2)))
     relaxed = run_basin(engine, start_state(problem, N_REPLICAS), 300, LONGEST)
     run = run_basin(engine, relaxed.state, 600, LONGEST)
 
@@ -107,7 +109,13 @@ def walked() -> tuple[FluxRun, Walk]:
     no = np.zeros(n, dtype=bool)
     roots = Roots(run.exits, run.priors, np.zeros(n), no, no, np.zeros(n, np.int32))
     return run, walk(
-        engine, log_value, roots, Window(0.3, 1.5), np.random.default_rng(4), longest=LONGEST, frame_stride=7
+        engine,
+        log_value,
+        roots,
+        Window(0.3, 1.5),
+        np.random.default_rng(with_offset(4)),
+        longest=LONGEST,
+        frame_stride=7,
     )
 
 
@@ -147,11 +155,11 @@ def test_paths_are_those_of_the_whole_of_a(walked: tuple[FluxRun, Walk]) -> None
 
 def test_without_a_core_walks_are_paths(run: FluxRun) -> None:
     engine = Engine(LIVELY.problem(), 64)
-    engine.reseed(np.random.default_rng(1))
+    engine.reseed(np.random.default_rng(with_offset(1)))
     plain = run_flux(engine, initial_state(engine.problem, 32), 100)
     no = np.zeros(len(plain.exits), dtype=bool)
     roots = Roots(plain.exits, plain.priors, np.zeros(len(no)), no, no, np.zeros(len(no), np.int32))
-    done = walk(engine, lambda x: np.zeros(len(x)), roots, Window(0.0, np.inf), np.random.default_rng(1))
+    done = walk(engine, lambda x: np.zeros(len(x)), roots, Window(0.0, np.inf), np.random.default_rng(with_offset(1)))
     assert isinstance(done.paths, PathTree) and done.paths is done.tree
 
 
@@ -160,7 +168,7 @@ def test_a_run_with_a_core_can_be_cut_into_stretches() -> None:
 
     def engine() -> Engine:
         found = Engine(problem, 64)
-        found.reseed(np.random.default_rng(3))
+        found.reseed(np.random.default_rng(with_offset(3)))
         return found
 
     whole = run_flux(engine(), initial_state(problem, 16), 110)
@@ -188,7 +196,7 @@ def test_a_target_that_overlaps_with_a_outside_the_core_is_named() -> None:
 
 
 def test_the_core_is_the_largest_that_is_left_often_enough() -> None:
-    rng = np.random.default_rng(1)
+    rng = np.random.default_rng(with_offset(1))
     d = np.abs(rng.normal(size=(4000, 50)))  # no memory: the core of share p is left p (1 - p) times a lag
     seen = RadiusRecorder(RARE.problem(), 0)
     seen.rows, seen.center, seen.scale = [np.where(row < 3.5, row, np.inf) for row in d], np.zeros(3), np.ones(3)
@@ -207,7 +215,7 @@ def test_the_core_is_the_largest_that_is_left_often_enough() -> None:
 def test_where_exits_are_rare_there_is_a_core(line: Line) -> None:
     problem = line.problem()
     engine = Engine(problem, 256)
-    engine.reseed(np.random.default_rng(1))
+    engine.reseed(np.random.default_rng(with_offset(1)))
     found, core = first_exits(engine)
     assert core is not None and engine.problem.has_core and not problem.has_core
     x = np.zeros((400, 1, 3))
@@ -219,7 +227,7 @@ def test_where_exits_are_rare_there_is_a_core(line: Line) -> None:
     again = Core.from_arrays(core.arrays()).region(problem)
     assert np.array_equal(again.contains(x), in_core)
     engine = Engine(problem, 256)
-    engine.reseed(np.random.default_rng(1))
+    engine.reseed(np.random.default_rng(with_offset(1)))
     assert first_exits(engine, may_have_core=False)[1] is None
 
 
@@ -235,8 +243,9 @@ def numbers(result: Result) -> dict[str, Any]:
     return found
 
 
-def test_the_core_is_kept_when_a_run_is_resumed_or_spread(tmp_path: Path) -> None:
+def test_the_core_is_kept_when_a_run_is_resumed_or_spread(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Killed in learning and resumed: the same numbers. With two workers and a bias: another run, that works."""
+    shorten(monkeypatch)
     whole = rlis.run(RARE.problem(), tmp_path / "whole", **TINY)
     told = 0
 
@@ -261,12 +270,13 @@ def test_learning_rounds_show_the_rate_of_the_whole_of_a(tmp_path: Path) -> None
     assert 0.2 < lessons[-1]["rate"] / result.rate.value < 5.0  # exits from A are ten times rarer than from the core
 
 
-def test_whole_runs_agree_with_the_exact_rate(tmp_path: Path) -> None:
+def test_whole_runs_agree_with_the_exact_rate(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Eight seeds, the Student t of their mean at a false-alarm rate of 1e-4; and the core is in the run directory."""
+    shorten(monkeypatch)
     settings = Settings(n_batches=8, replicas=8, learning_rounds=3, learning_roots=60, n_slots=128)
     options: dict[str, Any] = {"settings": settings, "target_relative_error": 0.2}
     problem, exact = RARE.problem(), RARE.chain.endless
-    results = [rlis.run(problem, tmp_path / str(seed), seed=seed, **options) for seed in range(8)]
+    results = [rlis.run(problem, tmp_path / str(i), seed=with_offset(i), **options) for i in range(8)]
     k = np.array([r.rate.value for r in results]) / exact.rate
     assert abs(k.mean() - 1.0) < 7.9 * k.std(ddof=1) / np.sqrt(len(k)), k
     flux = np.array([r.flux.value for r in results]) / exact.flux

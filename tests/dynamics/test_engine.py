@@ -21,6 +21,7 @@ from numpy_dynamics import (
     random_value,
 )
 from scipy import stats
+from seeds import with_offset
 
 from openmm_rlis.dynamics import propagators
 from openmm_rlis.dynamics.bias import Bias
@@ -52,7 +53,7 @@ def biased_engine(
 
 
 def starts(n: int, seed: int = 0) -> Array:
-    return START + 0.1 * np.random.default_rng(seed).standard_normal((n, 3, 3))
+    return START + 0.1 * np.random.default_rng(with_offset(seed)).standard_normal((n, 3, 3))
 
 
 STIFFNESS = np.array([50.0, 120.0, 400.0])
@@ -81,7 +82,7 @@ def test_stationary_variance_is_that_of_euler_maruyama() -> None:
     # x' = (1 - a k) x + sqrt(2 kT a) xi is stationary with variance kT / (k (1 - a k / 2)).
     problem = harmonic_problem()
     engine = Engine(problem, n_slots=500)
-    engine.reseed(np.random.default_rng(1))
+    engine.reseed(np.random.default_rng(with_offset(1)))
     x = np.zeros((2000, 1, 3))
     for _ in range(8):  # from 0 the variance is stationary up to (1 - a k)^(2 * 200) < 1e-10
         x, _ = engine.propagate(x)
@@ -98,7 +99,7 @@ def test_stationary_variance_is_that_of_euler_maruyama() -> None:
 def test_one_lag_has_the_mean_and_spread_of_its_closed_form() -> None:
     problem = harmonic_problem(lag_steps=7)
     engine = Engine(problem, n_slots=512)
-    engine.reseed(np.random.default_rng(2))
+    engine.reseed(np.random.default_rng(with_offset(2)))
     start = np.array([0.3, -0.2, 0.1])
     x, log_weights = engine.propagate(np.tile(start, (4000, 1, 1)))
     assert (log_weights == 0.0).all()
@@ -112,18 +113,18 @@ def test_noise_is_what_moves_free_particles_and_is_gaussian() -> None:
     """Without a force x' = x + s sum xi; in the well, it is what one lag of the linear map cannot explain."""
     problem = harmonic_problem(lag_steps=1)
     engine = Engine(problem, n_slots=512)
-    engine.reseed(np.random.default_rng(6))
+    engine.reseed(np.random.default_rng(with_offset(6)))
     start = np.tile([0.3, -0.2, 0.1], (3000, 1, 1))
     moved, noise = engine.propagate_with_noise(start)
     drift = start * (1.0 - problem.mobility()[0] * STIFFNESS)
     np.testing.assert_allclose(moved, drift + noise, atol=1e-12)
     problem = harmonic_problem(lag_steps=7)
     engine = Engine(problem, n_slots=512)
-    engine.reseed(np.random.default_rng(6))
+    engine.reseed(np.random.default_rng(with_offset(6)))
     moved, noise = engine.propagate_with_noise(start)
     z = noise.reshape(-1) / np.sqrt(7 * 2.0 * KT * problem.mobility()[0, 0])
     assert stats.kstest(z, "norm").pvalue > FALSE_ALARM
-    engine.reseed(np.random.default_rng(6))
+    engine.reseed(np.random.default_rng(with_offset(6)))
     assert (engine.propagate(start)[1] == 0.0).all()
 
 
@@ -145,7 +146,7 @@ def test_two_calls_where_one_would_leave_many_slots_idle(mover: str) -> None:
 
 def test_log_weight_of_a_chain_is_the_ratio_of_transition_densities() -> None:
     engine, value = biased_engine(lag_steps=1, hold_steps=1, n_slots=8)
-    engine.reseed(np.random.default_rng(3))
+    engine.reseed(np.random.default_rng(with_offset(3)))
     x = starts(5)
     path, log_weights = [x], []
     for _ in range(12):
@@ -169,7 +170,7 @@ def test_expectations_under_the_bias_are_those_without(hold_steps: int) -> None:
     n_replicas, n_walkers = 32, 64
     backend = None if hold_steps == 5 else "python"
     engine, _ = biased_engine(23, hold_steps, n_replicas * n_walkers, backend)
-    engine.reseed(np.random.default_rng(100 + hold_steps))
+    engine.reseed(np.random.default_rng(with_offset(100 + hold_steps)))
 
     def walk(biased: bool) -> tuple[Array, Array]:
         x, total = np.tile(START, (n_replicas * n_walkers, 1, 1)), np.zeros(n_replicas * n_walkers)
@@ -197,7 +198,7 @@ def test_a_flat_value_function_has_weight_exactly_one_and_the_unbiased_law() -> 
     problem = harmonic_problem(lag_steps=7)
     value = random_value(problem, seed=4, steepness=0.0)
     engine = Engine(problem, n_slots=512, bias=Bias(value, hold_steps=3))
-    engine.reseed(np.random.default_rng(4))
+    engine.reseed(np.random.default_rng(with_offset(4)))
     x = np.zeros((3000, 1, 3))
     biased, log_weights = engine.propagate(x, biased=True)
     assert (log_weights == 0.0).all()
@@ -224,7 +225,7 @@ def test_any_number_of_walkers_in_the_order_given(n: int, biased: bool) -> None:
         lag_steps=3,
     )
     engine = Engine(problem, n_slots=16, bias=Bias(random_value(problem, 5), backend="python"))
-    x = np.random.default_rng(6).uniform(-0.5, 0.5, (n, 2, 3))
+    x = np.random.default_rng(with_offset(6)).uniform(-0.5, 0.5, (n, 2, 3))
     x[:, :, 1] += 10.0 * np.arange(n)[:, None]
     given = x.copy()
     moved, log_weights = engine.propagate(x, biased)
@@ -239,7 +240,7 @@ def test_any_number_of_walkers_in_the_order_given(n: int, biased: bool) -> None:
 @pytest.mark.parametrize("biased", [False, True])
 def test_the_same_seed_gives_the_same_walk_with_a_fresh_and_a_used_engine(biased: bool) -> None:
     def walk(engine: Engine, seed: int) -> list[Array]:
-        engine.reseed(np.random.default_rng(seed))
+        engine.reseed(np.random.default_rng(with_offset(seed)))
         x, out = starts(9), []
         for n in (9, 4, 7):
             x, log_w = engine.propagate(x[:n], biased)
@@ -260,7 +261,7 @@ def test_the_same_seed_gives_the_same_walk_with_a_fresh_and_a_used_engine(biased
 
 def test_walkers_and_calls_are_independent() -> None:
     engine = Engine(harmonic_problem(lag_steps=1), n_slots=64)
-    engine.reseed(np.random.default_rng(9))
+    engine.reseed(np.random.default_rng(with_offset(9)))
     x = np.zeros((150, 1, 3))
     rows = np.concatenate([engine.propagate(x)[0].reshape(150, 3) for _ in range(2)])
     assert len(np.unique(rows[:, 0])) == len(rows)
@@ -324,7 +325,7 @@ def test_cuda_weights_average_to_one() -> None:
     assert torch.cuda.is_available()
     problem = make_problem(23)
     engine = Engine(problem, n_slots=2048, platform="CUDA", bias=Bias(random_value(problem, 21), 0.8, 5))
-    engine.reseed(np.random.default_rng(10))
+    engine.reseed(np.random.default_rng(with_offset(10)))
     weights = np.exp(engine.propagate(np.tile(START, (2048, 1, 1)), biased=True)[1]).reshape(32, 64).mean(axis=1)
     t = (weights.mean() - 1.0) / (weights.std(ddof=1) / np.sqrt(32))
     assert abs(t) < stats.t.ppf(1.0 - FALSE_ALARM / 2, df=31)

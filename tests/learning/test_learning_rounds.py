@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from seeds import with_offset
 from systems_1d import double_well
 
 from openmm_rlis.basin.exit_flux import FluxRun, initial_state, run_flux
@@ -30,9 +31,9 @@ SETTINGS = Settings(n_batches=8, replicas=8, learning_roots=200, n_slots=256)
 def start() -> tuple[Engine, FluxRun, LearningRound]:
     problem = LINE.problem()
     engine = Engine(problem, 256)
-    engine.reseed(np.random.default_rng(1))
+    engine.reseed(np.random.default_rng(with_offset(1)))
     run = run_flux(engine, run_flux(engine, initial_state(problem, 64), 100).state, 300)
-    return engine, run, cold_start(engine, run, SETTINGS, np.random.default_rng(2))
+    return engine, run, cold_start(engine, run, SETTINGS, np.random.default_rng(with_offset(2)))
 
 
 def test_root_weights_undo_the_choice(start: tuple[Engine, FluxRun, LearningRound]) -> None:
@@ -42,7 +43,7 @@ def test_root_weights_undo_the_choice(start: tuple[Engine, FluxRun, LearningRoun
     q = LINE.committor(run.exits)
     sums = []
     for i in range(64):
-        roots = choose_roots(log_v, run.exits, run.priors, 20, SETTINGS, np.random.default_rng(i), batch=3)
+        roots = choose_roots(log_v, run.exits, run.priors, 20, SETTINGS, np.random.default_rng(with_offset(i)), batch=3)
         weights = np.exp(roots.log_weights)
         sums.append([weights.sum(), weights @ LINE.committor(roots.positions)])
         assert (roots.batches == 3).all() and not roots.biased.any()
@@ -55,10 +56,10 @@ def test_a_share_of_roots_feels_the_bias(start: tuple[Engine, FluxRun, LearningR
     _, run, lesson = start
     settings = SETTINGS.model_copy(update={"bias_scale": 0.5, "unbiased_share": 0.25})
     log_v = lesson.value.log_value(run.exits)
-    roots = choose_roots(log_v, run.exits, run.priors, 4000, settings, np.random.default_rng(1))
+    roots = choose_roots(log_v, run.exits, run.priors, 4000, settings, np.random.default_rng(with_offset(1)))
     assert abs(roots.biased.mean() - 0.75) < 4.5 * math.sqrt(0.25 * 0.75 / 4000)  # false alarm 7e-6
     half = settings.model_copy(update={"defensive_share": 0.5})
-    roots = choose_roots(log_v, run.exits, run.priors, 4001, half, np.random.default_rng(1))
+    roots = choose_roots(log_v, run.exits, run.priors, 4001, half, np.random.default_rng(with_offset(1)))
     assert roots.defensive.sum() == 2000 and 0.7 < roots.biased[roots.defensive].mean() < 0.8
 
 
@@ -79,7 +80,7 @@ def test_rounds_learn_and_keep_what_they_were_given(start: tuple[Engine, FluxRun
     before = {k: v.copy() for k, v in first.value.arrays().items()}
     history = [first]
     for i in range(3):
-        lesson = learn_round(engine, history, run, settings, np.random.default_rng([3, i]))
+        lesson = learn_round(engine, history, run, settings, np.random.default_rng([with_offset(3), i]))
         history = [*history, lesson]
     value, infos = lesson.value, [lesson.info for lesson in history[1:]]
     assert all(np.array_equal(before[k], v) for k, v in first.value.arrays().items())
@@ -103,7 +104,7 @@ def test_the_cold_start_is_learned_from_until_a_round_arrives(start: tuple[Engin
     near = np.linspace(-0.9, 0.9, 50)[:, None, None] * np.array([1.0, 0.0, 0.0])
     history = [first]
     for i in range(12):
-        lesson = learn_round(engine, history, run, few, np.random.default_rng([5, i]))
+        lesson = learn_round(engine, history, run, few, np.random.default_rng([with_offset(5), i]))
         samples = replace(lesson.samples, log_targets=np.full(len(lesson.samples), -np.inf))
         lesson = replace(lesson, samples=samples, info={**lesson.info, "success_probability": 0.0})
         history = [*history, lesson]
@@ -177,7 +178,7 @@ def test_the_same_stream_teaches_the_same(start: tuple[Engine, FluxRun, Learning
     engine, run, first = start
     found = []
     for used in (engine, Engine(LINE.problem(), 256)):
-        lesson = learn_round(used, [first], run, SETTINGS, np.random.default_rng(8))
+        lesson = learn_round(used, [first], run, SETTINGS, np.random.default_rng(with_offset(8)))
         found.append(lesson.value.arrays())
     assert all(np.array_equal(found[0][k], found[1][k]) for k in found[0])
     assert isinstance(lesson.value, ValueFunction)

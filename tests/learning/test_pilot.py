@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from seeds import with_offset
 from systems_1d import double_well
 
 from openmm_rlis.basin.basin_simulation import SettleTask, equilibrate
@@ -44,15 +45,17 @@ class OneByOne(Executor):
 def start() -> Start:
     problem = LINE.problem()
     engine = Engine(problem, 256)
-    engine.reseed(np.random.default_rng(1))
+    engine.reseed(np.random.default_rng(with_offset(1)))
     run = run_flux(engine, run_flux(engine, initial_state(problem, 64), 100).state, 300)
-    return engine, run, cold_start(engine, run, SETTINGS, np.random.default_rng(2))
+    return engine, run, cold_start(engine, run, SETTINGS, np.random.default_rng(with_offset(2)))
 
 
 def told(start: Start, crew: WalkShares, seed: int, **settings: Any) -> tuple[Samples, dict[str, Any]]:
     engine, run, first = start
     changed = SETTINGS.model_copy(update=settings)
-    samples, _, info = pilot(engine, first.value, UNTEMPERED, run, changed, np.random.default_rng(seed), crew)
+    samples, _, info = pilot(
+        engine, first.value, UNTEMPERED, run, changed, np.random.default_rng(with_offset(seed)), crew
+    )
     return samples, info
 
 
@@ -81,7 +84,10 @@ def test_the_engine_bears_the_cost_of_the_crew(start: Start) -> None:
 def test_shares_do_not_depend_on_who_walks_them(start: Start) -> None:
     one_by_one = WalkShares(OneByOne(), 3)
     engine, run, first = start
-    lessons = [learn_round(engine, [first], run, SETTINGS, np.random.default_rng(3), c) for c in (THREE, one_by_one)]
+    lessons = [
+        learn_round(engine, [first], run, SETTINGS, np.random.default_rng(with_offset(3)), c)
+        for c in (THREE, one_by_one)
+    ]
     a, b = (lesson.arrays() for lesson in lessons)
     assert all(np.array_equal(a[name], b[name]) for name in a)
 
@@ -102,14 +108,14 @@ def test_samples_are_drawn_evenly_from_the_frames_of_all(monkeypatch: pytest.Mon
 
     first, last = [], []
     for seed in range(400):
-        pooled = module._pooled([trial(300, 100, 1.0), trial(700, 100, 2.0)], np.random.default_rng(seed))
+        pooled = module._pooled([trial(300, 100, 1.0), trial(700, 100, 2.0)], np.random.default_rng(with_offset(seed)))
         assert len(pooled) == 100 and pooled.features.shape == (100, 2)
         first.append((pooled.features[:, 0] == 1.0).sum())
         last.append(pooled.log_targets[pooled.features[:, 0] == 2.0].mean())
     # Hypergeometric: sd 4.35 of the count; the mean of 70 of 0 .. 99 has sd 1.9. False alarm 7e-6 each.
     assert abs(np.mean(first) - 30.0) < 4.5 * 4.35 / 20.0
     assert abs(np.mean(last) - 49.5) < 4.5 * 1.9 / 20.0
-    few = module._pooled([trial(30, 30, 1.0), trial(60, 60, 2.0)], np.random.default_rng(1))
+    few = module._pooled([trial(30, 30, 1.0), trial(60, 60, 2.0)], np.random.default_rng(with_offset(1)))
     assert len(few) == 90
 
 
@@ -120,17 +126,17 @@ def test_a_deadline_holds_for_the_crew(start: Start) -> None:
         with pytest.raises(LimitError):
             told(start, THREE, 1)
         with pytest.raises(LimitError):
-            SettleTask(LINE.problem(), 8, 64, 16, None, np.random.default_rng(1), 0.0)()
+            SettleTask(LINE.problem(), 8, 64, 16, None, np.random.default_rng(with_offset(1)), 0.0)()
     finally:
         engine.deadline = math.inf
 
 
 def test_equilibrium_is_the_same_apart() -> None:
     windows: list[int] = []
-    task = SettleTask(LINE.problem(), 16, 64, 12, None, np.random.default_rng(1), math.inf)
+    task = SettleTask(LINE.problem(), 16, 64, 12, None, np.random.default_rng(with_offset(1)), math.inf)
     run, n_lags, settled, cost = task(lambda window, rate, evaluations: windows.append(evaluations))
     engine = Engine(LINE.problem(), 64)
-    engine.reseed(np.random.default_rng(1))
+    engine.reseed(np.random.default_rng(with_offset(1)))
     there, n_there, settled_there = equilibrate(engine, 16, longest=12)
     assert (n_lags, settled, cost) == (n_there, settled_there, engine.cost.force_evaluations)
     assert np.array_equal(run.exits, there.exits) and windows == sorted(windows) and windows[-1] == cost

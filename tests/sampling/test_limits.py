@@ -18,6 +18,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from short_training import shorten
 from systems_1d import double_well, packaged_double_well
 
 import openmm_rlis as rlis
@@ -46,9 +47,18 @@ def cost_of(result: Result) -> dict[str, int]:
     return dict(found)
 
 
+@pytest.fixture(autouse=True)
+def short_training(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Only slow tests train as long as a run does."""
+    if request.node.get_closest_marker("slow") is None:
+        shorten(monkeypatch)
+
+
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory: pytest.TempPathFactory) -> Result:
-    return rlis.run(LINE.problem(), tmp_path_factory.mktemp("limits") / "run", **TINY)
+    with pytest.MonkeyPatch.context() as patch:
+        shorten(patch)
+        return rlis.run(LINE.problem(), tmp_path_factory.mktemp("limits") / "run", **TINY)
 
 
 # --- the meter --------------------------------------------------------------------------------------------------------

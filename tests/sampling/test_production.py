@@ -8,6 +8,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from seeds import with_offset
 from systems_1d import Line, double_well, triple_well
 
 from openmm_rlis.basin.exit_flux import FluxRun, FluxState, initial_state, run_flux
@@ -25,7 +26,7 @@ SETTINGS = Settings(n_batches=BATCHES, replicas=4, failure_share=0.3, n_slots=25
 
 
 def wrong_value(line: Line, seed: int = 1) -> ValueFunction:
-    problem, rng = line.problem(), np.random.default_rng(seed)
+    problem, rng = line.problem(), np.random.default_rng(with_offset(seed))
     ends = {"center_source": np.array([-1.0, 0.0, 0.0]), "center_target": np.array([1.0, 0.0, 0.0])}
     value = ValueFunction(problem.features, {"mean": np.zeros(3), "scale": np.ones(3), **ends}, rng=rng)
     arrays = value.arrays()
@@ -38,7 +39,7 @@ def a_run(line: Line, n: int, lags: int) -> FluxRun:
     """An unbiased run of some replicas after they have settled."""
     problem = line.problem()
     engine = make_engine(problem, SETTINGS, None, None)
-    engine.reseed(np.random.default_rng(1))
+    engine.reseed(np.random.default_rng(with_offset(1)))
     return run_flux(engine, run_flux(engine, initial_state(problem, n), 400, keep_exits=False).state, lags)
 
 
@@ -51,7 +52,7 @@ def produced(line: Line, settings: Settings = SETTINGS, lags: int = 250, control
     engine = make_engine(line.problem(), settings, None, value)
     state = settled(line, BATCHES * settings.replicas)
     plan = Plan(lags, 24, 1.0, 1.0, control)
-    rng = np.random.default_rng(5)
+    rng = np.random.default_rng(with_offset(5))
     return produce(engine, (value, TEMPERED), state, settings, plan, rng, range(BATCHES), range(3, 4))[0]
 
 
@@ -137,7 +138,14 @@ def test_rounds_that_are_walked_together_stay_apart(bias_scale: float) -> None:
     state = settled(DOUBLE, BATCHES * settings.replicas)
     before = engine.cost.force_evaluations
     rounds = produce(
-        engine, (value, TEMPERED), state, settings, plan, np.random.default_rng(6), range(BATCHES), range(4, 7)
+        engine,
+        (value, TEMPERED),
+        state,
+        settings,
+        plan,
+        np.random.default_rng(with_offset(6)),
+        range(BATCHES),
+        range(4, 7),
     )
     exact, made = DOUBLE.chain.endless, [np.array([r.transitions for r in group.batches]) for group in rounds]
     for i, group in enumerate(rounds):
@@ -159,7 +167,7 @@ def test_stretches_that_are_there_are_used_as_they_are() -> None:
     """Two stretches of 120 lags from one run, then a third that is made now; the first two cost no evaluations."""
     run, value = a_run(DOUBLE, BATCHES * SETTINGS.replicas, 250), wrong_value(DOUBLE)
     engine, plan = make_engine(DOUBLE.problem(), SETTINGS, None, value), Plan(120, 16, 1.0, 1.0, 0.5)
-    rng = np.random.default_rng(7)
+    rng = np.random.default_rng(with_offset(7))
     rounds = produce(
         engine, (value, TEMPERED), run.state, SETTINGS, plan, rng, range(BATCHES), range(3), run.stretches(120)
     )
@@ -185,7 +193,14 @@ def test_a_stretch_without_exits_counts_as_zero() -> None:
     engine = make_engine(line.problem(), settings, None, value)
     state = initial_state(line.problem(), 2)
     (group,) = produce(
-        engine, (value, TEMPERED), state, settings, Plan(2, 16, 1.0, 1.0), np.random.default_rng(1), (0, 1), range(0, 1)
+        engine,
+        (value, TEMPERED),
+        state,
+        settings,
+        Plan(2, 16, 1.0, 1.0),
+        np.random.default_rng(with_offset(1)),
+        (0, 1),
+        range(0, 1),
     )
     for record in group.batches:
         assert (record.n_exits, record.transitions, record.tree) == (0, 0.0, None)

@@ -20,6 +20,8 @@ from typing import Any
 import numpy as np
 import pytest
 from scipy import stats
+from seeds import with_offset
+from short_training import shorten
 from systems_1d import Line, double_well, triple_well
 
 import openmm_rlis as rlis
@@ -71,9 +73,18 @@ def assert_same(a: Result, b: Result) -> None:
     assert np.array_equal(a.paths.weights, b.paths.weights)
 
 
+@pytest.fixture(autouse=True)
+def short_training(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Only slow tests train as long as a run does."""
+    if request.node.get_closest_marker("slow") is None:
+        shorten(monkeypatch)
+
+
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory: pytest.TempPathFactory) -> Result:
-    return rlis.run(DOUBLE.problem(), tmp_path_factory.mktemp("whole") / "run", **TINY)
+    with pytest.MonkeyPatch.context() as patch:
+        shorten(patch)
+        return rlis.run(DOUBLE.problem(), tmp_path_factory.mktemp("whole") / "run", **TINY)
 
 
 # --- (1) truth ------------------------------------------------------------------------------------------------------
@@ -94,8 +105,8 @@ def check_rates(results: list[Result], line: Line) -> None:
 def test_run_agrees_with_the_exact_rate(line: Line, tmp_path: Path) -> None:
     problem = line.problem()
     results = [
-        rlis.run(problem, tmp_path / str(seed), seed=seed, target_relative_error=0.12, settings=SETTINGS)
-        for seed in range(16)
+        rlis.run(problem, tmp_path / str(i), seed=with_offset(i), target_relative_error=0.12, settings=SETTINGS)
+        for i in range(16)
     ]
     check_rates(results, line)
     assert all(r.stopped == "target" for r in results)
@@ -109,8 +120,8 @@ def test_rare_rates_agree_with_the_exact_ones(line: Line, bias_scale: float, tmp
     settings = SETTINGS.model_copy(update=more)
     problem = line.problem()
     results = [
-        rlis.run(problem, tmp_path / str(seed), seed=seed, target_relative_error=0.2, settings=settings)
-        for seed in range(16)
+        rlis.run(problem, tmp_path / str(i), seed=with_offset(i), target_relative_error=0.2, settings=settings)
+        for i in range(16)
     ]
     check_rates(results, line)
 
@@ -119,7 +130,7 @@ def test_rare_rates_agree_with_the_exact_ones(line: Line, bias_scale: float, tmp
 @pytest.mark.parametrize("line", [DOUBLE, TRIPLE], ids=["double", "triple"])
 def test_brute_agrees_with_the_exact_rate(line: Line, tmp_path: Path) -> None:
     problem = line.problem()
-    results = [brute(problem, tmp_path / str(seed), seed=seed, target_relative_error=0.2) for seed in range(16)]
+    results = [brute(problem, tmp_path / str(i), seed=with_offset(i), target_relative_error=0.2) for i in range(16)]
     check_rates(results, line)
     assert all(math.isnan(r.diagnostics["tail_index"]) for r in results)
 
@@ -193,8 +204,11 @@ def test_resuming_with_a_better_target_goes_on(tmp_path: Path) -> None:
 CHILD = """
 import sys
 sys.path[:0] = {tests!r}
+import pytest
+from short_training import shorten
 from test_run import start_or_resume
 from pathlib import Path
+shorten(pytest.MonkeyPatch())
 start_or_resume(Path({directory!r}))
 """
 
@@ -202,7 +216,7 @@ start_or_resume(Path({directory!r}))
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", [1, 2])
 def test_a_run_killed_at_random_moments_equals_uninterrupted(whole: Result, tmp_path: Path, seed: int) -> None:
-    directory, rng = tmp_path / "run", np.random.default_rng(seed)
+    directory, rng = tmp_path / "run", np.random.default_rng(with_offset(seed))
     code = CHILD.format(tests=FOLDERS, directory=str(directory))
     kills = 0
     for _ in range(60):

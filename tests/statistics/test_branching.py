@@ -16,6 +16,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
+from seeds import with_offset
 
 from openmm_rlis.statistics.branching import MOST_COPIES, Offspring, Window, branch, draw_roots, resample
 from openmm_rlis.statistics.estimators import mean
@@ -62,7 +63,7 @@ def test_each_walker_keeps_its_expected_weight(log_g: list[float], window: Windo
 
 @given(log_gs, windows)
 def test_children_lie_in_the_window_and_in_order(log_g: list[float], window: Window) -> None:
-    children = branch(log_g, window, np.random.default_rng(1))
+    children = branch(log_g, window, np.random.default_rng(with_offset(1)))
     after = np.array(log_g)[children.parents] + children.log_factors
     assert np.all(after <= math.log(window.high) + 1e-9) or np.max(log_g) > math.log(MOST_COPIES * window.high)
     if window.low > 0.0:
@@ -84,41 +85,41 @@ def test_all_fates_of_a_small_population_enumerated() -> None:
 
 
 def test_splitting_rule() -> None:
-    children = branch(np.log([1.0, 2.0, 2.1, 9.0]), Window(0.1, 2.0), np.random.default_rng(0))
+    children = branch(np.log([1.0, 2.0, 2.1, 9.0]), Window(0.1, 2.0), np.random.default_rng(with_offset(0)))
     assert np.bincount(children.parents).tolist() == [1, 1, 2, 5]
     np.testing.assert_allclose(np.exp(children.log_factors), np.repeat([1, 1, 1 / 2, 1 / 5], [1, 1, 2, 5]))
 
 
 def test_inside_the_window_nothing_happens() -> None:
     """A constant V and no bias leave G = 1: the run is then an unbiased one, walker by walker."""
-    children = branch(np.zeros(50), Window(), np.random.default_rng(0))
+    children = branch(np.zeros(50), Window(), np.random.default_rng(with_offset(0)))
     assert np.array_equal(children.parents, np.arange(50)) and not children.log_factors.any()
 
 
 def test_roulette_conserves_weight_on_average() -> None:
     """Mean surviving weight of 1e5 walkers at G = low/20: standard error sqrt(19/1e5); 5 of them: false alarm 6e-7."""
-    children = branch(np.full(100_000, math.log(0.005)), Window(), np.random.default_rng(5))
+    children = branch(np.full(100_000, math.log(0.005)), Window(), np.random.default_rng(with_offset(5)))
     assert abs(np.exp(children.log_factors).sum() / 1e5 - 1.0) < 5.0 * math.sqrt(19 / 1e5)
 
 
 def test_an_explosion_is_spread_over_several_lags() -> None:
     """A huge G gets MOST_COPIES copies per step, no overflow and no lost weight."""
-    children = branch([5000.0, 0.0], Window(), np.random.default_rng(0))
+    children = branch([5000.0, 0.0], Window(), np.random.default_rng(with_offset(0)))
     assert np.bincount(children.parents).tolist() == [MOST_COPIES, 1]
     np.testing.assert_allclose(child_weight(children, 2), 1.0, rtol=1e-12)
 
 
 @pytest.mark.parametrize("window", [Window(), Window(low=0.0)])
 def test_weight_zero_dies_for_certain_and_silently(window: Window) -> None:
-    children = branch([-np.inf, 0.0, -np.inf], window, np.random.default_rng(0))
+    children = branch([-np.inf, 0.0, -np.inf], window, np.random.default_rng(with_offset(0)))
     assert children.parents.tolist() == [1]
-    assert branch(np.full(4, -np.inf), window, np.random.default_rng(0)).parents.size == 0
-    assert branch([], window, np.random.default_rng(0)).parents.size == 0
+    assert branch(np.full(4, -np.inf), window, np.random.default_rng(with_offset(0))).parents.size == 0
+    assert branch([], window, np.random.default_rng(with_offset(0))).parents.size == 0
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf])
 def test_nan_walkers_are_named(bad: float) -> None:
-    rng = np.random.default_rng(0)
+    rng = np.random.default_rng(with_offset(0))
     with pytest.raises(ValueError, match=r"log_g: .* at index 1 \(1 such of 3\)"):
         branch([0.0, bad, 0.0], Window(), rng)
     with pytest.raises(ValueError, match="log_weights"):
@@ -181,15 +182,15 @@ def test_roots_are_unbiased_for_the_pool_mean_exactly(log_v: list[float], n_root
 
 def test_roots_drawn_by_the_exact_value_have_no_spread() -> None:
     """h = V, no uniform share: sum_j w_j V(x_j) is the pool mean of V whatever the draw."""
-    log_v = np.random.default_rng(7).normal(-20.0, 3.0, 200)
+    log_v = np.random.default_rng(with_offset(7)).normal(-20.0, 3.0, 200)
     for seed in range(5):
-        indices, log_w = draw_roots(log_v, 17, 0.0, np.random.default_rng(seed))
+        indices, log_w = draw_roots(log_v, 17, 0.0, np.random.default_rng(with_offset(seed)))
         assert np.exp(log_w + log_v[indices]).sum() == pytest.approx(np.exp(log_v).mean(), rel=1e-12)
 
 
 def test_systematic_draw_stays_within_one_of_its_expectation() -> None:
-    log_v = np.random.default_rng(8).normal(0.0, 1.0, 40)
-    counts = np.bincount(draw_roots(log_v, 500, 0.2, np.random.default_rng(9))[0], minlength=40)
+    log_v = np.random.default_rng(with_offset(8)).normal(0.0, 1.0, 40)
+    counts = np.bincount(draw_roots(log_v, 500, 0.2, np.random.default_rng(with_offset(9)))[0], minlength=40)
     p = 0.8 * np.exp(log_v) / np.exp(log_v).sum() + 0.2 / 40
     assert np.all(np.abs(counts - 500 * p) < 1.0)
 
@@ -206,7 +207,7 @@ def test_a_tooth_on_an_edge_never_picks_a_weight_of_zero() -> None:
 
 
 def test_bad_draws_are_refused() -> None:
-    rng = np.random.default_rng(0)
+    rng = np.random.default_rng(with_offset(0))
     with pytest.raises(ValueError, match="n: expected a positive"):
         resample([0.0], 0, rng)
     with pytest.raises(ValueError, match="extinct"):
@@ -302,7 +303,7 @@ def _capped(children: Offspring, lane: IntArray, log_g: FloatArray, cap: int, rn
 def test_a_wrong_value_function_gives_the_right_answer(name: str, tilt: float) -> None:
     """64 replicas, t-test at 5 standard errors: false alarm 5e-6 each.  It must also be sharp: error below 5 %."""
     truth = committor()[POOL].mean()
-    estimates = walk(LOG_V[name], 64, 1000, np.random.default_rng(100), tilt)
+    estimates = walk(LOG_V[name], 64, 1000, np.random.default_rng(with_offset(100)), tilt)
     error = estimates.std(ddof=1) / 8.0
     assert truth < 1e-3
     assert error < 0.05 * truth
@@ -312,7 +313,7 @@ def test_a_wrong_value_function_gives_the_right_answer(name: str, tilt: float) -
 def test_a_capped_population_gives_the_right_answer() -> None:
     """As above, each replica combed to 150 walkers hundreds of times over; error below 8 %."""
     truth = committor()[POOL].mean()
-    estimates = walk(LOG_V["too steep"], 64, 100, np.random.default_rng(101), 0.15, cap=150)
+    estimates = walk(LOG_V["too steep"], 64, 100, np.random.default_rng(with_offset(101)), 0.15, cap=150)
     error = estimates.std(ddof=1) / 8.0
     assert error < 0.08 * truth
     assert abs(estimates.mean() - truth) < 5.0 * error
@@ -326,14 +327,14 @@ def test_the_test_above_would_see_a_lost_weight() -> None:
         return Offspring(children.parents, np.minimum(children.log_factors, 0.0))
 
     truth = committor()[POOL].mean()
-    estimates = walk(LOG_V["uneven"], 64, 300, np.random.default_rng(102), step=forgetful)
+    estimates = walk(LOG_V["uneven"], 64, 300, np.random.default_rng(with_offset(102)), step=forgetful)
     assert abs(estimates.mean() - truth) > 5.0 * estimates.std(ddof=1) / 8.0
 
 
 def test_the_interval_of_branching_batches_covers_the_truth() -> None:
     """Coverage over 300 repeats of 20 batches of 50 roots, with an uneven V and a bias; false alarm 1e-6 at 0.90."""
     truth = committor()[POOL].mean()
-    batches = walk(LOG_V["uneven"], 300 * 20, 50, np.random.default_rng(103), tilt=0.15).reshape(300, 20)
+    batches = walk(LOG_V["uneven"], 300 * 20, 50, np.random.default_rng(with_offset(103)), tilt=0.15).reshape(300, 20)
     intervals = [mean(repeat, log_interval=True).interval for repeat in batches]
     hits = sum(low <= truth <= high for low, high in intervals)
     assert hits >= stats.binom.ppf(1e-6, 300, 0.90)

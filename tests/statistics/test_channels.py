@@ -72,6 +72,7 @@ def test_transition_points_are_the_last_crossings() -> None:
     assert transition_points([f, f], [q, np.ones(5)]).tolist() == [[4.0, 5.0], [0.0, 1.0]]
 
 
+@pytest.mark.slow
 def test_the_two_sides_of_the_triple_well(tmp_path: Path) -> None:
     """Grouping agrees with the known label on nine tenths of the weight."""
     result = rlis.run(triple_well.build(beta=5.0), tmp_path / "run", seed=1, target_relative_error=0.15)

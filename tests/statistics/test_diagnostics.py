@@ -12,6 +12,7 @@ from typing import NamedTuple
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from seeds import with_offset
 
 from openmm_rlis.statistics import estimators
 from openmm_rlis.statistics.diagnostics import Production, alarms, measure
@@ -64,14 +65,14 @@ def lines(found: Production, settled: bool = True) -> list[str]:
 
 
 def test_quiet_records_are_quiet() -> None:
-    rng = np.random.default_rng(1)
+    rng = np.random.default_rng(with_offset(1))
     count = sum(len(lines(production(rng))) for _ in range(400))
     assert count < 15
 
 
 def test_scores_are_standard() -> None:
     """Their spread over 400 records is that of Student's t with 19 degrees of freedom or fewer, 1.06 to 1.2."""
-    rng = np.random.default_rng(2)
+    rng = np.random.default_rng(with_offset(2))
     found = [measure(production(rng)) for _ in range(400)]
     for name in SCORES[:3]:
         values = np.array([numbers[name] for numbers in found])
@@ -79,12 +80,12 @@ def test_scores_are_standard() -> None:
 
 
 def test_a_channel_that_roulette_hides_is_named() -> None:
-    found = lines(production(np.random.default_rng(3), defensive_factor=1.6))
+    found = lines(production(np.random.default_rng(with_offset(3)), defensive_factor=1.6))
     assert len(found) == 1 and "without roulette" in found[0] and "defensive_share" in found[0]
 
 
 def test_a_control_variate_that_is_not_zero_on_average_is_named() -> None:
-    rng = np.random.default_rng(5)
+    rng = np.random.default_rng(with_offset(5))
     found = production(rng)
     assert np.isnan(measure(found)["control_score"])
     for shift, expected in ((0.0, False), (0.1, True)):
@@ -96,7 +97,7 @@ def test_a_control_variate_that_is_not_zero_on_average_is_named() -> None:
 @pytest.mark.parametrize(("exponent", "expected"), [(0.3, False), (1.5, True)])
 def test_small_control_variates_are_no_tail(exponent: float, expected: bool) -> None:
     """Few of many roots arrive: how heavy the arrivals are is asked, not how far they stand above the rest."""
-    found, rng = production(np.random.default_rng(8)), np.random.default_rng(9)
+    found, rng = production(np.random.default_rng(with_offset(8))), np.random.default_rng(with_offset(9))
     n, n_arrived = 40_000, 200
     weights = np.zeros(n)
     weights[:n_arrived] = rng.uniform(size=n_arrived) ** -exponent
@@ -110,7 +111,7 @@ def test_small_control_variates_are_no_tail(exponent: float, expected: bool) -> 
 
 def test_one_root_counts_by_what_it_adds() -> None:
     """A root whose arrival the control variate had foreseen carries nothing; one that was taken far too much does."""
-    found = production(np.random.default_rng(7))
+    found = production(np.random.default_rng(with_offset(7)))
     weights, control = found.root_weights.copy(), found.root_control.copy()
     weights[5] = control[5] = 0.5 * weights.sum()
     assert not lines(replace(found, root_weights=weights, root_control=control))
@@ -120,18 +121,18 @@ def test_one_root_counts_by_what_it_adds() -> None:
 
 
 def test_nothing_arrived_is_said_whatever_the_control_variate_did() -> None:
-    found = production(np.random.default_rng(6))
+    found = production(np.random.default_rng(with_offset(6)))
     found = replace(found, root_weights=np.zeros_like(found.root_weights))
     assert any("no transition was seen" in line for line in lines(found))
 
 
 def test_drift_between_rounds_is_named() -> None:
-    found = lines(production(np.random.default_rng(4), drift=0.8))
+    found = lines(production(np.random.default_rng(with_offset(4)), drift=0.8))
     assert any("early and late rounds disagree" in line for line in found)
 
 
 def test_a_stuck_batch_is_named() -> None:
-    quiet = production(np.random.default_rng(5))
+    quiet = production(np.random.default_rng(with_offset(5)))
     exits = quiet.totals.exits.copy()
     exits[7] *= 2.0
     found = lines(replace(quiet, totals=replace(quiet.totals, exits=exits)))
@@ -139,7 +140,7 @@ def test_a_stuck_batch_is_named() -> None:
 
 
 def test_batches_that_differ_by_halves_are_named() -> None:
-    quiet = production(np.random.default_rng(6))
+    quiet = production(np.random.default_rng(with_offset(6)))
     transitions = quiet.totals.transitions * np.where(np.arange(N_BATCHES) % 2, 1.0, 1.8)
     found = lines(replace(quiet, totals=replace(quiet.totals, transitions=transitions)))
     assert any("two halves of the batches disagree" in line for line in found)
@@ -150,16 +151,16 @@ def test_batches_that_differ_by_halves_are_named() -> None:
     [({"hidden": 500.0}, "far too small in a live channel"), ({"n_thinned": 900}, "far too large somewhere")],
 )
 def test_a_bad_value_function_is_named(change: dict[str, float], words: str) -> None:
-    found = lines(replace(production(np.random.default_rng(7)), **change))
+    found = lines(replace(production(np.random.default_rng(with_offset(7))), **change))
     assert len(found) == 1 and words in found[0]
 
 
 def test_settling_is_named_first() -> None:
-    assert "did not settle" in lines(production(np.random.default_rng(8)), settled=False)[0]
+    assert "did not settle" in lines(production(np.random.default_rng(with_offset(8))), settled=False)[0]
 
 
 def test_a_slow_place_that_is_no_region_is_told() -> None:
-    found = production(np.random.default_rng(9))
+    found = production(np.random.default_rng(with_offset(9)))
     assert not lines(found)
     slow = replace(found, late=0.4 * found.time)
     assert ["40% of the time in state A is spent in long excursions" in line for line in lines(slow)] == [True]
@@ -167,14 +168,14 @@ def test_a_slow_place_that_is_no_region_is_told() -> None:
 
 def test_walks_and_basin_simulation_that_disagree_are_told() -> None:
     """About the time outside the core in the first lags of an excursion, by 5 %: 0.01 of 0.2."""
-    found = production(np.random.default_rng(10))
+    found = production(np.random.default_rng(with_offset(10)))
     off = replace(found, away_walks=found.away_walks + 0.01)
     assert any("walks and basin simulation disagree" in line for line in lines(off))
 
 
 def test_a_drift_of_the_time_inside_is_told() -> None:
-    found = production(np.random.default_rng(11))
-    noise = np.random.default_rng(12).normal(0.0, 0.02, found.time.shape)
+    found = production(np.random.default_rng(with_offset(11)))
+    noise = np.random.default_rng(with_offset(12)).normal(0.0, 0.02, found.time.shape)
     for drift, told in ((0.0, False), (0.1, True)):
         inside = (0.7 + noise - drift * np.arange(N_ROUNDS)[:, None]) * found.time
         expected = "early and late rounds disagree by"

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
+from seeds import with_offset
 
 from openmm_rlis.statistics.estimators import (
     BatchTotals,
@@ -70,7 +71,7 @@ def test_ratio_error_scales_with_the_unit(n: list[float], unit: float) -> None:
 
 
 def test_rate_is_flux_times_success_probability() -> None:
-    rng = np.random.default_rng(1)
+    rng = np.random.default_rng(with_offset(1))
     totals = BatchTotals(rng.gamma(2.0, 1e-3, 20), rng.poisson(50, 20).astype(float), rng.uniform(90, 110, 20))
     assert rate(totals).value == pytest.approx(flux(totals).value * success_probability(totals).value, rel=1e-12)
 
@@ -189,7 +190,9 @@ def test_bad_channel_input() -> None:
 @pytest.mark.parametrize("n_batches", [2, 5, 20])
 def test_coverage_is_exact_for_gaussian_batches(n_batches: int) -> None:
     """2000 seeds; hits are binomial(2000, 0.95).  Two-sided false alarm 1e-6."""
-    hits = sum(covered(mean(np.random.default_rng(s).normal(3.0, 1.0, n_batches)), 3.0) for s in range(2000))
+    hits = sum(
+        covered(mean(np.random.default_rng(with_offset(s)).normal(3.0, 1.0, n_batches)), 3.0) for s in range(2000)
+    )
     low, high = stats.binom.interval(1.0 - 1e-6, 2000, 0.95)
     assert low <= hits <= high
 
@@ -203,7 +206,7 @@ def test_coverage_of_skewed_batches(sigma: float, least: float) -> None:
     the true coverage is `least`.
     """
     truth = math.exp(0.5 * sigma**2)
-    batches = [np.random.default_rng(s).lognormal(0.0, sigma, 20) for s in range(2000)]
+    batches = [np.random.default_rng(with_offset(s)).lognormal(0.0, sigma, 20) for s in range(2000)]
     plain = sum(covered(mean(x), truth) for x in batches)
     logarithmic = sum(covered(mean(x, log_interval=True), truth) for x in batches)
     assert logarithmic >= stats.binom.ppf(1e-6, 2000, least)
@@ -215,7 +218,7 @@ def test_coverage_of_a_rate_from_counts() -> None:
     time = np.linspace(50.0, 150.0, 20)
 
     def one(seed: int) -> bool:
-        count = np.random.default_rng(seed).poisson(0.04 * time).astype(float)
+        count = np.random.default_rng(with_offset(seed)).poisson(0.04 * time).astype(float)
         return covered(flux(BatchTotals(count, count, time)), 0.04)
 
     hits = sum(one(seed) for seed in range(2000))

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy.special import logsumexp
+from seeds import with_offset
 
 from openmm_rlis.statistics import weights
 from openmm_rlis.statistics.weights import effective_sample_size, largest_share, log_mean, log_sum, tail_index
@@ -72,7 +73,7 @@ def test_tail_index_of_a_power_law(k: float) -> None:
     The mean of 64 fits to 190 tail points has a standard error of about (1 + k)/sqrt(64 * 190); the prior pulls by
     (k - 1/2) * 10/200.  Five standard errors of the observed spread: false alarm 5e-6.
     """
-    rng = np.random.default_rng(20)
+    rng = np.random.default_rng(with_offset(20))
     fits = np.array([tail_index(-k * np.log1p(-rng.random(4000))) for _ in range(64)])
     n_tail = math.ceil(3.0 * math.sqrt(4000))
     expected = (n_tail * k + 5.0) / (n_tail + 10.0)
@@ -83,26 +84,26 @@ def test_tail_index_of_a_power_law(k: float) -> None:
 
 def test_tail_index_separates_light_from_heavy_tails() -> None:
     """Uniform weights have k = -1, log-normal ones of width 4 an effective k near 1 and above: tens of sigma apart."""
-    rng = np.random.default_rng(21)
+    rng = np.random.default_rng(with_offset(21))
     assert tail_index(np.log(rng.random(4000))) < 0.0
     assert tail_index(4.0 * rng.standard_normal(4000)) > 0.7
 
 
 def test_tail_index_sees_only_positive_weights_and_no_scale() -> None:
-    log_w = np.random.default_rng(22).standard_normal(500)
+    log_w = np.random.default_rng(with_offset(22)).standard_normal(500)
     padded = np.concatenate([log_w, np.full(300, -np.inf)])
     assert tail_index(padded) == tail_index(log_w)
     assert tail_index(log_w - 1000.0) == pytest.approx(tail_index(log_w), abs=1e-9)
 
 
 def test_tail_index_without_a_tail_is_nan() -> None:
-    assert math.isnan(tail_index(np.random.default_rng(23).standard_normal(24)))
+    assert math.isnan(tail_index(np.random.default_rng(with_offset(23)).standard_normal(24)))
     assert math.isnan(tail_index(np.zeros(100)))
     assert math.isnan(tail_index(np.concatenate([np.zeros(25), np.full(100, -np.inf)])))
 
 
 def test_one_crushing_weight_is_the_heaviest_of_tails() -> None:
-    log_w = np.random.default_rng(24).standard_normal(100)
+    log_w = np.random.default_rng(with_offset(24)).standard_normal(100)
     log_w[50] = 5000.0
     assert tail_index(log_w) > 1.0
 

@@ -14,6 +14,7 @@ import numpy as np
 import openmm
 import pytest
 from scipy.optimize import root
+from seeds import with_offset
 from systems_1d import ONE_KT, packaged_double_well
 from test_oracles_2d import mueller, wells
 
@@ -38,7 +39,7 @@ def openmm_energies(problem: rlis.Problem, points: np.ndarray) -> np.ndarray:
 
 @pytest.mark.parametrize("options", [{}, {"tilt": 0.5}])
 def test_energies_of_the_planes(options: dict[str, float]) -> None:
-    points = np.random.default_rng(1).uniform((-1.5, -0.5), (1.2, 2.0), size=(40, 2))
+    points = np.random.default_rng(with_offset(1)).uniform((-1.5, -0.5), (1.2, 2.0), size=(40, 2))
     x, y = points.T
     assert openmm_energies(triple_well.build(**options), points) == pytest.approx(
         triple_well.energy(x, y, **options), rel=1e-5
@@ -95,22 +96,24 @@ def near(found: rlis.Estimate, truth: float) -> bool:
     return abs(found.value - truth) < 0.03 * truth + 4.6 * found.standard_error
 
 
+@pytest.mark.slow
 def test_rate_of_mueller_brown(tmp_path: Path) -> None:
-    result = rlis.run(mueller_brown.build(beta=1.0), tmp_path / "run", seed=1)
+    result = rlis.run(mueller_brown.build(beta=1.0), tmp_path / "run", seed=with_offset(1))
     assert near(result.rate, mueller(1.0, 360).rate)
 
 
+@pytest.mark.slow
 def test_a_rate_of_one_in_a_million(tmp_path: Path) -> None:
     # Only some hundred frames to learn from: exits of L fall back at once.
     exact = packaged_double_well(16.0).chain.endless.rate
-    result = rlis.run(double_well.build(height=16.0), tmp_path / "run", seed=1, target_relative_error=0.2)
+    result = rlis.run(double_well.build(height=16.0), tmp_path / "run", seed=with_offset(1), target_relative_error=0.2)
     assert exact < 1e-6 and near(result.rate, exact)
     assert result.cost["force_evaluations"]["total"] < 1e8  # brute force: some 1e12
 
 
-@pytest.mark.parametrize("tilt", [0.0, 0.5])
+@pytest.mark.parametrize("tilt", [pytest.param(0.0, marks=pytest.mark.slow), 0.5])
 def test_rate_and_shares_of_the_triple_well(tmp_path: Path, tilt: float) -> None:
-    result = rlis.run(triple_well.build(beta=3.0, tilt=tilt), tmp_path / "run", seed=1)
+    result = rlis.run(triple_well.build(beta=3.0, tilt=tilt), tmp_path / "run", seed=with_offset(1))
     exact = wells(3.0, tilt, 384)
     assert near(result.rate, exact.rate)
     assert near(result.channels(triple_well.channel)["upper"], exact.share(0.0, triple_well.HILL))
@@ -120,5 +123,5 @@ def test_rate_and_shares_of_the_triple_well(tmp_path: Path, tilt: float) -> None
 
 @pytest.mark.slow
 def test_rate_of_mueller_brown_in_the_cold(tmp_path: Path) -> None:
-    result = rlis.run(mueller_brown.build(beta=3.0), tmp_path / "run", seed=1)
+    result = rlis.run(mueller_brown.build(beta=3.0), tmp_path / "run", seed=with_offset(1))
     assert near(result.rate, mueller(3.0, 360).rate)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from seeds import with_offset
 from systems_1d import Line, double_well
 
 from openmm_rlis import Region
@@ -26,7 +27,7 @@ PREDICATES = double_well(8.0, 0.5)
 
 def prepared(problem: Problem, seed: int = 1) -> tuple[Engine, FluxRun]:
     engine = Engine(problem, 256)
-    engine.reseed(np.random.default_rng(seed))
+    engine.reseed(np.random.default_rng(with_offset(seed)))
     state = run_flux(engine, initial_state(problem, 64), 100, keep_exits=False).state
     return engine, run_flux(engine, state, 200)
 
@@ -34,7 +35,7 @@ def prepared(problem: Problem, seed: int = 1) -> tuple[Engine, FluxRun]:
 def repeated(line: Line, n: int, n_paths: int) -> tuple[list[Splitting], FluxRun]:
     problem = line.problem()
     engine, run = prepared(problem)
-    rng = np.random.default_rng(4)
+    rng = np.random.default_rng(with_offset(4))
     target = None if line.balls else np.array([[[1.0, 0.0, 0.0]]])
     score = make_score(problem, run.state.last_in_source, target)
     engine.reseed(rng)
@@ -73,7 +74,7 @@ def test_every_level_is_told() -> None:
     engine, run = prepared(LINE.problem())
     told: list[str] = []
     score = make_score(engine.problem, run.state.last_in_source, None)
-    found = split(engine, score, run.exits, np.random.default_rng(3), n_paths=40, report=told.append)
+    found = split(engine, score, run.exits, np.random.default_rng(with_offset(3)), n_paths=40, report=told.append)
     assert len(told) == found.n_levels and told[0].startswith("level 1: score ")
 
 
@@ -90,7 +91,7 @@ def test_first_value_follows_the_committor(found: tuple[Line, list[Splitting], F
 def test_both_parts_of_the_first_value_reach_down_to_the_exits() -> None:
     """P is about e^-13: a part that stops halfway down is a plateau on which no walker splits."""
     engine, run = prepared(double_well(16.0, 0.5, balls=True).problem())
-    lesson = cold_start(engine, run, Settings(), np.random.default_rng(6))
+    lesson = cold_start(engine, run, Settings(), np.random.default_rng(with_offset(6)))
     found = lesson.info["log_probability"]
     assert found < -9.0
     value = lesson.value
@@ -104,7 +105,7 @@ def test_cold_start_makes_a_value_that_rises(balls: bool) -> None:
     line = LINE if balls else PREDICATES
     problem = line.problem()
     engine, run = prepared(problem)
-    lesson = cold_start(engine, run, Settings(), np.random.default_rng(6))
+    lesson = cold_start(engine, run, Settings(), np.random.default_rng(with_offset(6)))
     x = np.zeros((5, 1, 3))
     x[:, 0, 0] = np.linspace(-0.6, 0.7, 5)
     log_v = lesson.value.log_value(x)
@@ -116,7 +117,7 @@ def test_cold_start_makes_a_value_that_rises(balls: bool) -> None:
 def test_a_predicate_target_is_found_by_heat() -> None:
     problem = PREDICATES.problem()
     engine = Engine(problem, 64)
-    found = find_target(problem, engine, np.random.default_rng(1))
+    found = find_target(problem, engine, np.random.default_rng(with_offset(1)))
     assert (problem.label(found) == TARGET).all()
     assert engine.cost.force_evaluations > 0  # the search is paid for
     assert problem.kT == pytest.approx(1.0)  # and the problem is not left hot
@@ -125,7 +126,9 @@ def test_a_predicate_target_is_found_by_heat() -> None:
 def test_a_reference_of_the_target_saves_the_search() -> None:
     problem = PREDICATES.problem(references={"B": [[1.1, 0.0, 0.0]]})
     engine = Engine(problem, 64)
-    assert find_target(problem, engine, np.random.default_rng(1)) == pytest.approx(np.array([[[1.1, 0.0, 0.0]]]))
+    assert find_target(problem, engine, np.random.default_rng(with_offset(1))) == pytest.approx(
+        np.array([[[1.1, 0.0, 0.0]]])
+    )
     assert engine.cost.force_evaluations == 0
 
 
@@ -134,7 +137,7 @@ def test_an_unreachable_predicate_is_said_to_be_so() -> None:
     problem = line.problem()
     problem.target = Region.where(lambda x: x[:, 0, 0] > 50.0, "B")
     with pytest.raises(UnreachableError, match="no structure in B"):
-        find_target(problem, Engine(problem, 64), np.random.default_rng(1), max_lags=20)
+        find_target(problem, Engine(problem, 64), np.random.default_rng(with_offset(1)), max_lags=20)
 
 
 def test_an_unreachable_ball_is_said_to_be_so() -> None:
@@ -143,7 +146,7 @@ def test_an_unreachable_ball_is_said_to_be_so() -> None:
     engine, run = prepared(problem)
     score = make_score(problem, run.state.last_in_source, None)
     with pytest.raises(UnreachableError, match=r"after [0-9]+ levels"):
-        split(engine, score, run.exits, np.random.default_rng(2), n_paths=20, max_levels=15, max_lags=300)
+        split(engine, score, run.exits, np.random.default_rng(with_offset(2)), n_paths=20, max_levels=15, max_lags=300)
 
 
 def test_the_score_runs_from_a_to_b() -> None:

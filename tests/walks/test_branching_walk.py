@@ -14,6 +14,7 @@ import pytest
 import torch
 from numpy.typing import NDArray
 from scipy import stats
+from seeds import with_offset
 from systems_1d import Line, double_well, triple_well
 
 from openmm_rlis.dynamics.bias import Bias
@@ -40,7 +41,7 @@ def roots_of(line: Line, starts: Array, n: int, biased: bool | Array = False, ba
     x[:, 0, 0] = np.resize(starts, n)
     prior = np.zeros_like(x)
     prior[:, 0, 0] = line.start
-    rng = np.random.default_rng(7)
+    rng = np.random.default_rng(with_offset(7))
     owner = np.sort(np.resize(np.arange(batches), n)).astype(np.int32)
     feels = np.broadcast_to(np.asarray(biased), n).copy()
     return Roots(x, prior, rng.normal(-1.0, 2.0, n), feels, np.zeros(n, bool), owner)
@@ -68,7 +69,7 @@ def wild(x: Array) -> Array:
 
 def random_value(line: Line, seed: int = 3, size: float = 4.0) -> ValueFunction:
     """A ValueFunction with random weights everywhere: wrong, smooth, with a force that matters."""
-    problem, rng = line.problem(), np.random.default_rng(seed)
+    problem, rng = line.problem(), np.random.default_rng(with_offset(seed))
     width = problem.features(torch.as_tensor(problem.positions[None])).shape[1]
     statistics = {
         "mean": np.zeros(width), "scale": np.ones(width),
@@ -91,7 +92,7 @@ def sampled(
     importance: Importance = UNTEMPERED,
 ) -> Walk:
     """One walk of all replicas side by side: roots share slots of Contexts and nothing else."""
-    rng = np.random.default_rng(11)
+    rng = np.random.default_rng(with_offset(11))
     engine.reseed(rng)
     roots = roots_of(line, starts, REPLICAS * PER_REPLICA, biased, REPLICAS)
     return walk(engine, log_value, roots, window, rng, importance=importance, frame_stride=50)
@@ -139,7 +140,7 @@ def test_the_martingale_of_a_wrong_value_is_zero_on_average(
     engines: dict[str, Engine], seed: int, size: float, cap: int
 ) -> None:
     """At every kind of root, with branching, thinning and roulette by another wrong V; and the walk is the same."""
-    value, rng = random_value(DOUBLE, seed, size), np.random.default_rng(13)
+    value, rng = random_value(DOUBLE, seed, size), np.random.default_rng(with_offset(13))
     engines["double"].reseed(rng)
     roots = roots_of(DOUBLE, STARTS, REPLICAS * PER_REPLICA, batches=REPLICAS)
     done = walk(
@@ -157,7 +158,7 @@ def test_the_exact_value_takes_most_of_the_variance(engines: dict[str, Engine]) 
     grid = np.zeros((400, 1, 3))
     grid[:, 0, 0] = np.linspace(-2.0, 2.0, 400)
     log_q = np.log(np.maximum(DOUBLE.committor(grid), 1e-12))
-    rng = np.random.default_rng(14)
+    rng = np.random.default_rng(with_offset(14))
     engines["double"].reseed(rng)
     roots = roots_of(DOUBLE, np.array([-0.3]), 2000)
 
@@ -210,7 +211,7 @@ def test_biased_and_unbiased_roots_mix() -> None:
 def test_the_population_cap_does_not_bias(engines: dict[str, Engine], log_value: LogValue) -> None:
     """At most 3 walkers of one root, where a window this narrow would make many more."""
     n_batches, cap = 256, 3
-    rng = np.random.default_rng(12)
+    rng = np.random.default_rng(with_offset(12))
     engines["double"].reseed(rng)
     roots = roots_of(DOUBLE, STARTS, 16 * n_batches, batches=n_batches)
     done = walk(engines["double"], log_value, roots, Window(0.5, 1.1), rng, frame_stride=50, max_walkers=cap)
@@ -228,7 +229,7 @@ def test_defensive_roots_see_what_a_blind_value_hides(engines: dict[str, Engine]
     def blind(x: Array) -> Array:
         return np.where(x[:, 0, 0] > 0.2, -20.0, 0.0)
 
-    rng = np.random.default_rng(21)
+    rng = np.random.default_rng(with_offset(21))
     engines["double"].reseed(rng)
     starts = STARTS[STARTS < 0.2]
     roots = roots_of(DOUBLE, starts, len(starts) * 16 * REPLICAS)
@@ -243,7 +244,7 @@ def test_defensive_roots_see_what_a_blind_value_hides(engines: dict[str, Engine]
 
 def test_a_constant_value_never_branches(engines: dict[str, Engine]) -> None:
     roots = roots_of(DOUBLE, STARTS, 64)
-    rng = np.random.default_rng(2)
+    rng = np.random.default_rng(with_offset(2))
     engines["double"].reseed(rng)
     done = walk(engines["double"], constant, roots, Window(), rng)
     assert done.peak == done.tree.n_paths == 64
@@ -256,7 +257,7 @@ def test_a_constant_value_never_branches(engines: dict[str, Engine]) -> None:
 @pytest.mark.parametrize("stride", [1, 5])
 def test_the_tree_is_made_of_paths(engines: dict[str, Engine], stride: int) -> None:
     roots = roots_of(DOUBLE, STARTS, 40)
-    rng = np.random.default_rng(3)
+    rng = np.random.default_rng(with_offset(3))
     engines["double"].reseed(rng)
     done = walk(engines["double"], too_steep, roots, Window(), rng, frame_stride=stride)
     tree, frames = done.tree, done.frames
@@ -281,34 +282,43 @@ def test_the_tree_is_made_of_paths(engines: dict[str, Engine], stride: int) -> N
 def test_roots_that_start_in_a_region_end_there(engines: dict[str, Engine]) -> None:
     """An exit may land in B at once: it counts 1 without a move."""
     roots = roots_of(DOUBLE, np.array([0.9, 1.3]), 6)
-    done = walk(engines["double"], wild, roots, Window(), np.random.default_rng(1))
+    done = walk(engines["double"], wild, roots, Window(), np.random.default_rng(with_offset(1)))
     assert done.n_lags == 0
     assert np.array_equal(done.success, np.ones(6))
     assert done.tree.n_paths == 6 and done.tree.n_frames == 12
 
 
 def test_no_roots_make_an_empty_walk(engines: dict[str, Engine]) -> None:
-    done = walk(engines["double"], constant, roots_of(DOUBLE, STARTS, 0), Window(), np.random.default_rng(1))
+    done = walk(
+        engines["double"], constant, roots_of(DOUBLE, STARTS, 0), Window(), np.random.default_rng(with_offset(1))
+    )
     assert (done.tree.n_paths, done.tree.n_frames, len(done.success), done.n_lags) == (0, 0, 0, 0)
 
 
 def test_a_walk_without_end_is_an_error() -> None:
     engine = Engine(DOUBLE.problem(), 16)
     with pytest.raises(RlisError, match="give the trap as a region in `others`"):
-        walk(engine, constant, roots_of(DOUBLE, np.array([0.0]), 64), Window(), np.random.default_rng(1), max_lags=2)
+        walk(
+            engine,
+            constant,
+            roots_of(DOUBLE, np.array([0.0]), 64),
+            Window(),
+            np.random.default_rng(with_offset(1)),
+            max_lags=2,
+        )
 
 
 def test_a_person_is_told_of_a_walk_that_takes_long(monkeypatch: pytest.MonkeyPatch) -> None:
     engine, starts = Engine(DOUBLE.problem(), 16), roots_of(DOUBLE, np.array([0.0]), 64)
     monkeypatch.setattr("openmm_rlis.walks.branching_walk.LONG", (2,))
     with pytest.warns(UserWarning, match=r"walkers have been outside all regions for 2 lags"):
-        walk(engine, constant, starts, Window(), np.random.default_rng(1))
+        walk(engine, constant, starts, Window(), np.random.default_rng(with_offset(1)))
 
 
 def test_the_same_stream_gives_the_same_walk(engines: dict[str, Engine]) -> None:
     found = []
     for engine in (engines["double"], engines["double"], Engine(DOUBLE.problem(), 512)):
-        rng = np.random.default_rng(9)
+        rng = np.random.default_rng(with_offset(9))
         engine.reseed(rng)
         found.append(walk(engine, too_steep, roots_of(DOUBLE, STARTS, 30), Window(), rng))
     for other in found[1:]:

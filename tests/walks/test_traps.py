@@ -15,6 +15,7 @@ import pytest
 import yaml
 from hidden_well import REGIONS, hidden
 from numpy.typing import NDArray
+from seeds import with_offset
 from systems_1d import Line, triple_well
 
 import openmm_rlis as rlis
@@ -62,7 +63,7 @@ def on_the_line(x: Array) -> Array:
 @pytest.mark.parametrize("k", [1, 2, 6])
 @pytest.mark.parametrize("share", [0.5, 0.9])
 def test_the_densest_cloud_is_found_among_scattered_values(k: int, share: float) -> None:
-    rng = np.random.default_rng(k)
+    rng = np.random.default_rng(with_offset(k))
     n = int(2000 * share)
     middle = rng.normal(size=k)
     values = np.concatenate([middle + 0.1 * rng.normal(size=(n, k)), 3.0 * rng.normal(size=(2000 - n, k))])
@@ -77,7 +78,7 @@ def test_a_cloud_of_equal_values_is_all_of_them() -> None:
 
 
 def test_two_traps_are_both_named_the_larger_first(at_once: None, tmp_path: Path) -> None:
-    rng = np.random.default_rng(1)
+    rng = np.random.default_rng(with_offset(1))
     x = np.concatenate([rng.normal(0.0, 0.03, 1200), rng.normal(0.5, 0.03, 700), rng.uniform(-0.8, 0.8, 100)])
     problem = build_problem.build(RunConfig.from_yaml(hidden(tmp_path, 3.0)))
     first, second = watched(problem, on_the_line(rng.permutation(x)))
@@ -90,7 +91,7 @@ def test_two_traps_are_both_named_the_larger_first(at_once: None, tmp_path: Path
 def test_the_ball_stays_off_the_regions(at_once: None) -> None:
     """A cloud that begins where A ends: the ball ends before."""
     line = Line((0.0,), -1.0, (-2.0, 0.0), (1.0, 2.0), balls=True)
-    rng = np.random.default_rng(1)
+    rng = np.random.default_rng(with_offset(1))
     (trap,) = watched(line.problem(), on_the_line(np.abs(rng.normal(0.0, 0.3, 1000)) + 1e-6))
     assert 0.0 < trap.radius < trap.center[0]
     points = on_the_line(np.linspace(trap.center[0] - trap.radius, trap.center[0] + trap.radius, 100))
@@ -117,7 +118,7 @@ def test_a_walk_that_is_watched_is_the_same_to_the_last_bit(at_once: None) -> No
     said: list[object] = []
 
     def done(watch: Any) -> Walk:
-        engine, rng = Engine(problem, 64), np.random.default_rng(5)
+        engine, rng = Engine(problem, 64), np.random.default_rng(with_offset(5))
         engine.reseed(rng)
         exits = on_the_line(np.full(40, 0.3))
         roots = choose_roots(np.zeros(40), exits, exits, 40, settings, rng)
@@ -149,7 +150,7 @@ def pasted(path: Path, text: str) -> Problem:
 def test_a_trap_of_an_own_system_can_be_pasted(at_once: None, tmp_path: Path) -> None:
     path = hidden(tmp_path, 3.0)
     problem = build_problem.build(RunConfig.from_yaml(path))
-    x = on_the_line(np.random.default_rng(1).normal(0.01, 0.05, 2000))
+    x = on_the_line(np.random.default_rng(with_offset(1)).normal(0.01, 0.05, 2000))
     found = watched(problem, x)
     text = message(problem, found, 1950, 31.0, tmp_path)
     assert text.startswith("walkers have been outside all regions for 3.9 ps, 31 s of this run:")
@@ -164,7 +165,7 @@ def test_a_trap_of_an_own_system_can_be_pasted(at_once: None, tmp_path: Path) ->
 def test_a_region_that_is_described_and_not_used_is_named(at_once: None, tmp_path: Path) -> None:
     path = hidden(tmp_path, 3.0, {**REGIONS, "M": {"within": {"x": ["-0.1 nm", "0.1 nm"]}}})
     problem = build_problem.build(RunConfig.from_yaml(path))
-    found = watched(problem, on_the_line(np.random.default_rng(1).normal(0.0, 0.05, 2000)))
+    found = watched(problem, on_the_line(np.random.default_rng(with_offset(1)).normal(0.0, 0.05, 2000)))
     text = message(problem, found, 1000, 31.0, tmp_path)
     assert "That is region M of the configuration: stop the run and use it:\n  others: [M]" in text
 
@@ -172,7 +173,7 @@ def test_a_region_that_is_described_and_not_used_is_named(at_once: None, tmp_pat
 def test_a_box_stays_off_the_intervals_of_the_regions(at_once: None, tmp_path: Path) -> None:
     path = hidden(tmp_path, 3.0)
     problem = build_problem.build(RunConfig.from_yaml(path))
-    x = -0.85 + np.abs(np.random.default_rng(1).normal(0.0, 0.2, 2000))
+    x = -0.85 + np.abs(np.random.default_rng(with_offset(1)).normal(0.0, 0.2, 2000))
     text = message(problem, watched(problem, on_the_line(x)), 1000, 31.0, tmp_path)
     again = pasted(path, text)  # which refuses regions that overlap
     assert again.others[0].contains(on_the_line(np.array([float(np.median(x))])))[0]
@@ -180,7 +181,7 @@ def test_a_box_stays_off_the_intervals_of_the_regions(at_once: None, tmp_path: P
 
 def test_a_trap_of_a_problem_from_python_is_a_line_of_python(at_once: None, tmp_path: Path) -> None:
     problem = triple_well(8.0, 0.4, balls=True).problem()
-    x = on_the_line(np.random.default_rng(1).normal(0.6, 0.03, 1000))
+    x = on_the_line(np.random.default_rng(with_offset(1)).normal(0.6, 0.03, 1000))
     text = message(problem, watched(problem, x), 100, 31.0, tmp_path)
     line = text.splitlines()[-1].strip()
     assert line.startswith("others=[*others, rlis.Region.ball(problem.features, [0.")
@@ -190,7 +191,7 @@ def test_a_trap_of_a_problem_from_python_is_a_line_of_python(at_once: None, tmp_
 
 def test_angles_go_round_the_circle() -> None:
     """A cloud about 180 degrees: its middle, its spread, and an interval that goes through it."""
-    values = np.random.default_rng(1).normal(math.pi, 0.2, 4000)
+    values = np.random.default_rng(with_offset(1)).normal(math.pi, 0.2, 4000)
     one = Scalar("phi", np.remainder(values + math.pi, 2 * math.pi) - math.pi, "angle", 2 * math.pi)
     assert abs(one.off(math.pi).mean()) < 0.02 and abs(abs(one.middle) - math.pi) < 0.02
     content = yaml.safe_load((EXAMPLE / "config.yaml").read_text())["system"]
@@ -207,7 +208,7 @@ def test_features_of_several_numbers_make_a_ball_about_a_structure(at_once: None
     content["system"]["features"]["r"] = {"distances": "all"}
     (tmp_path / "config.yaml").write_text(yaml.safe_dump(content))
     problem = build_problem.build(RunConfig.from_yaml(tmp_path / "config.yaml"))
-    rng = np.random.default_rng(1)
+    rng = np.random.default_rng(with_offset(1))
     x = problem.positions * 1.2 + 0.002 * rng.normal(size=(400, *problem.positions.shape))  # stretched: not in use
     (trap,) = watched(problem, x)
     own = trap_text.own_section(problem)
