@@ -146,7 +146,7 @@ def check_problem(problem: Problem, config: Mapping[str, Any], directory: Path |
     found = differences(problem, config, directory)
     if found:
         argument = "problem" if given else f"system {config.get('system', '')}".strip()
-        fix = "start a new run" if given else "its files have changed since: bring them back, or start a new run"
+        fix = "start a new run" if given else "its files have changed: restore them, or start a new run"
         raise different(argument, "that of the run", found, fix)
 
 
@@ -165,7 +165,7 @@ def check_directions(forward: Path, backward: Path) -> None:
     found = number_differences(*configs) + system_differences(*(run.system_xml for run in runs))
     if found:
         raise different(
-            str(backward), "the way back of the other direction", found, "run both directions of one system"
+            str(backward), "the reverse of the other direction", found, "run both directions of one system"
         )
 
 

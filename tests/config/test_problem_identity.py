@@ -297,7 +297,7 @@ def test_directions_of_two_systems_are_not_joined(both: Path, capsys: pytest.Cap
     for command in ("verify", "report"):
         assert cli.execute([command, str(both)]) == 2
         error = capsys.readouterr().err
-        assert "way back of the other direction (temperature 120.27 K), got 60.136 K" in error, error
+        assert "reverse of the other direction (temperature 120.27 K), got 60.136 K" in error, error
     assert cli.execute(["resume", str(both)]) == 2
     assert "config.yaml: expected that of backward (temperature 60.136 K), got 120.27 K" in capsys.readouterr().err
 

@@ -31,7 +31,7 @@ WELL = "3*(x^2-1)^2"
 EDGE = -1.35
 """Beyond it the potentials here are NaN; A reaches up to -0.7."""
 NAN_FORCE, NAN_ENERGY = f"{WELL} + sqrt(x-({EDGE}))", f"{WELL} - 0.01*log(x-({EDGE}))"
-UNDEFINED = "the potential is not defined there; mend it, or keep walkers away from there"
+UNDEFINED = "the potential is not defined there; fix it, or exclude these configurations"
 
 
 def particles(energy: str, n_atoms: int = 1, packed: bool = True) -> openmm.System:
@@ -219,7 +219,7 @@ def test_a_run_that_loses_walkers_ends_without_a_rate(
         start(problem, tmp_path / "run", seed=1, workers=workers, max_seconds=60.0)
     said = str(caught.value)
     assert re.match(rf"{stage}: \d+ of \d+ walkers have energies that are not finite", said) and "\n" not in said
-    assert "ends without a rate, and resuming it ends here again" in said
+    assert "ends without a rate, and resuming it fails in the same way" in said
     assert not (tmp_path / "run" / "result.json").exists()
     assert '"lost"' in (tmp_path / "run" / "log.jsonl").read_text()
     with pytest.raises(DivergedError, match=re.escape(said.split(" (first")[0])):
