@@ -45,14 +45,17 @@ _BY_EXPRESSION = (
 )  # fmt: skip
 _PARTIAL = re.compile(r"\b(log|asin|acos|floor|ceil)\s*\(|\^(?!\s*(-?\d+|\(\s*-?\d+\s*\))(?![\d.]))")
 """In an expression, what is not defined everywhere, beside roots: these functions, and powers that are not whole."""
+_JUMP = re.compile(r"\b(step|delta|select)\s*\(")
+_UNBOUNDED = re.compile(r"\b(exp|sinh|cosh|tan|sec|csc|cot|recip)\s*\(|/(?!\s*[\d.])|\^\s*\(?\s*-")
+"""In an expression, what may be infinite: no force tells where it is so by a jump, as 1/step(x) and exp(a*step(x))."""
 _ROOT, _SQUARE = re.compile(r"\bsqrt\s*\("), re.compile(r"\s*(\w+|\([^()]*\))\s*\^\s*2\s*")
 
 
 def energy_may_fail(system: openmm.System) -> bool:
     """Return whether an energy may be NaN at places other than points where particles meet, or where x overflows.
 
-    log, floor and ceil have a finite derivative where they are NaN, the other such functions have not. Nothing is known
-    of forces that are not in the lists here, and so it may.
+    log, floor and ceil have a finite derivative where they are NaN, the other such functions have not; nor have those
+    that may be infinite, but by a jump. Nothing is known of forces that are not in the lists here, and so it may.
     """
     return not all(
         isinstance(f, _SAFE) or (isinstance(f, _BY_EXPRESSION) and _defined_everywhere(f.getEnergyFunction()))
@@ -62,7 +65,7 @@ def energy_may_fail(system: openmm.System) -> bool:
 
 def _defined_everywhere(expression: str) -> bool:
     """Return whether nothing in an expression is partial; roots of a sum of squares, as in distances, are not."""
-    if _PARTIAL.search(expression):
+    if _PARTIAL.search(expression) or (_JUMP.search(expression) and _UNBOUNDED.search(expression)):
         return False
     for root in _ROOT.finditer(expression):
         depth, stop = 1, root.end()

@@ -116,6 +116,13 @@ def test_infinite_forces_and_energies_are_named() -> None:
     )
 
 
+@pytest.mark.parametrize("wall", ["0.001/step(x+1.35)", "exp(1000*step(-1.35-x))", "0.001/select(step(x+1.35),1,0)"])
+def test_a_wall_without_a_force_is_no_way_through(wall: str) -> None:
+    """The energy is infinite by a jump, and the derivative that OpenMM makes of it is 0."""
+    said = lost(problem_of(particles(f"{WELL} + {wall}")), "Reference")
+    assert "the energy of CustomExternalForce is inf with particle 0 at (-1.4" in said
+
+
 def test_a_time_step_that_is_too_long_is_told_from_a_potential_with_holes() -> None:
     for packed in (True, False):
         said = lost(problem_of(particles("0.5*900*(x+1)^2", packed=packed)), n=20)
@@ -154,6 +161,11 @@ def test_a_bias_that_is_nan_is_named() -> None:
         ("x^(3/2)", True),
         ("(x+1)^x", True),
         ("x^2.5", True),
+        ("step(x-1)*(x-1)^2/2 + select(x, 1, 2)", False),
+        ("0.001/step(x+1)", True),
+        ("exp(1000*s); s=step(-1-x)", True),
+        ("1/select(step(x), 1, 0)", True),
+        ("step(x)^(-2)", True),
     ],
 )
 def test_energies_are_looked_at_where_forces_do_not_tell(energy: str, expected: bool) -> None:

@@ -38,7 +38,7 @@ from openmm_rlis.dynamics import bias, engine, integrators, lost_walkers, packin
 from openmm_rlis.learning import training
 from openmm_rlis.networks import legs, states
 from openmm_rlis.networks import network as networks
-from openmm_rlis.openmm_system import atom_order, global_parameters, system_differences, system_xml
+from openmm_rlis.openmm_system import atom_order, global_parameters, periodic_box, system_differences, system_xml
 from openmm_rlis.openmm_system.obstacles import brownian_system
 from openmm_rlis.paths import ensemble as paths
 from openmm_rlis.preflight.start_checks import check_room, check_start
@@ -148,6 +148,12 @@ def swapped(bond: float, named: bool, order: tuple[int, ...] = (0, 1, 2)) -> Non
     system.addForce(force)
     x = np.array([[bond * i, 0.0, 0.0] for i in range(3)])
     atom_order.check_order(system, topology if named else None, x, 2.5, ("topology", "positions"))
+
+
+def other_box(_: Path) -> None:
+    force, topology = openmm.CustomExternalForce("periodicdistance(x, y, z, 0, 0, 0)"), app.Topology()
+    topology.setPeriodicBoxVectors(3.0 * np.eye(3) * unit.nanometer)
+    periodic_box.check_box(with_force(force), topology, "topology")
 
 
 def named_otherwise(first: Sequence[str], second: Sequence[str]) -> None:
@@ -712,6 +718,8 @@ SECTIONS: dict[str, tuple[Row, ...]] = {
         row("regions: expected disjoint sets, got balls <name> and <name> that overlap by <x>; shrink one", "two balls share configurations", "smaller radii", "run lj7 --out NEW --set radius=50"),
         row("regions: expected disjoint sets, got a structure in both <name> and <name>; shrink one", "a structure lies in two regions, at the start or on the way", "shrink one", lambda f: other_problem(target=Region.where(lambda x: x[:, 0, 0] < 0.2))),
         row("positions: expected a start structure inside the source region <name>, got one in <where>; start from a structure of A, or enlarge A", "the run would not begin in A", "pass positions in A", lambda f: other_problem(positions=[[0.5, 0, 0]]), lambda f: other_problem(positions=[[2.0, 0, 0]])),
+        row("references: expected what does not move where it is in the start structure, <axis> of particle <i> at <place>, got <place> in that of <region>; the run would be that of another system: take it from the start structure", "an atom of mass zero, or a coordinate beyond `dimensions`, is elsewhere in a known structure", "one place in all structures", lambda f: other_problem(dimensions=1, references={"B": [[2.0, 1.0, 0.0]]})),
+        row("<topology or system.structure>: expected the box of the System, <vectors> nm, got <vectors> nm<where>; give the System the box of the structure (setDefaultPeriodicBoxVectors), or the other way round", "the structure was written with another box than the System's default one, in which walkers move", "`system.setDefaultPeriodicBoxVectors(*topology.getPeriodicBoxVectors())` before the System is written", other_box),
         row("references: expected names of regions (<names>), got <name>", "a reference for a region that is not there", "use the region's name", lambda f: other_problem(references={"X": [[0, 0, 0]]})),
         row("references: expected a structure inside region <name>, got one outside it", "a reference lies elsewhere", "give one inside", lambda f: other_problem(references={"B": [[0, 0, 0]]})),
         row("center: expected a finite vector, one number a feature, got <value>", "the middle of a ball is empty or not finite", "one number for each feature", lambda f: Region.ball(features.positions(), [], 1.0)),
