@@ -6,12 +6,16 @@ does now, and a TorchForce as an archive whose bytes change with every tracing a
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
-import openmm
 from numpy.typing import NDArray
 
 from ..safe_readers.xml_text import PLAIN, kinds_of, objection, parsed
 from .system_differences import Difference
+
+if TYPE_CHECKING:
+    import openmm
 
 Array = NDArray[np.float64]
 
@@ -26,6 +30,8 @@ def potential(system: openmm.System, structures: Array) -> Array:
 
     NaN where the System cannot be evaluated.
     """
+    import openmm  # not needed by who only reads results
+
     found = np.full((len(structures), 2), np.nan)
     factors = np.random.default_rng(20260101).standard_normal(structures.shape[1:])
     try:
@@ -59,4 +65,6 @@ def potential_difference(system: openmm.System, structures: Array, table: Array,
 
 
 def _reference() -> openmm.Platform:
+    import openmm
+
     return openmm.Platform.getPlatformByName("Reference")

@@ -359,7 +359,7 @@ def test_a_system_that_has_changed_since_is_named(tmp_path: Path, monkeypatch: p
     for act in (lambda: rlis.load(directory).problem, lambda: rlis.resume(directory)):
         with pytest.raises(InputError, match=r"^system double_well: expected that of the run \(") as caught:
             act()
-        assert "CustomExternalForce" in str(caught.value) and "have changed since" in str(caught.value)
+        assert "CustomExternalForce" in str(caught.value) and "have changed" in str(caught.value)
 
 
 def test_another_version_of_openmm_writes_the_same_system(tmp_path: Path) -> None:

@@ -110,7 +110,7 @@ def test_platforms_that_raise_where_a_coordinate_is_nan_lose_nobody_in_silence(
 
 def test_infinite_forces_and_energies_are_named() -> None:
     said = lost(problem_of(particles(f"{WELL} + 1e-3*x/step(x-({EDGE}))")))
-    assert re.search(r"the force of CustomExternalForce is \S+ on particle 0 at \(-1\.3", said) and UNDEFINED in said
+    assert re.search(r"the force of CustomExternalForce is \S+ on .* 0 at \(-1\.[3-9]", said) and UNDEFINED in said
     assert "the energy of CustomExternalForce is inf" in lost(
         problem_of(particles(f"{WELL} - floor(log(step(x+1.3)))"))
     )

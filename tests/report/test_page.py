@@ -166,7 +166,7 @@ def test_pages_of_meagre_runs(tmp_path: Path, case: str) -> None:
         run = replace(run, **{name: getattr(run, name)[:0] for name in (*plot_data.ARRAYS, "replicas")})
     found = Reader(rendered([run], tmp_path))
     expected = {
-        "no paths": "No success path is stored", "no transitions": "No transition from A to B was seen",
+        "no paths": "No success path is stored", "no transitions": "No transition from A to B was observed",
         "one batch": "not known yet", "nothing": "No rate yet",
     }  # fmt: skip
     assert found.open == [] and expected[case] in found.text

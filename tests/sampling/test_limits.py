@@ -385,7 +385,7 @@ def test_old_runs_keep_their_cost(whole: Result, tmp_path: Path) -> None:
 
     shutil.copytree(whole.directory, tmp_path / "run")
     shutil.rmtree(tmp_path / "run" / SPENT)
-    more = rlis.resume(tmp_path / "run", LINE.problem(), target_relative_error=0.15)
+    more = rlis.resume(tmp_path / "run", LINE.problem(), target_relative_error=0.1)
     cost = cost_of(more)
     assert cost["broken_off"] == 0 and cost["total"] > cost_of(whole)["total"]
     assert np.isfinite(more.rate.value)
