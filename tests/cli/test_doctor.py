@@ -65,7 +65,7 @@ def test_wrong_forces_are_a_failure(monkeypatch: pytest.MonkeyPatch, capsys: pyt
     monkeypatch.setattr(bias, "bias_force", wrong)
     assert cli.execute(["doctor"]) == 1
     out = capsys.readouterr().out
-    assert "forces are off by 5.0e-01" in out and out.splitlines()[-1] == "something that a run needs does not work"
+    assert "forces are off by 5.0e-01" in out and out.splitlines()[-1] == "a required component does not work"
 
 
 def test_no_backend_is_a_failure_with_its_reasons_and_advice(
