@@ -3,7 +3,7 @@
 The tree::
 
     RlisError                    anything this package raises on purpose
-    |-- InputError               the caller can mend it (also a ValueError); exit status 2
+    |-- InputError               the caller can fix it (also a ValueError); exit status 2
     |   |-- UnreachableError     no path from A to B was found
     |   `-- NotFiniteError       a feature is NaN or infinite on some structures
     |-- BackendError             no usable bias backend, or one that disagrees with the others
@@ -72,8 +72,8 @@ def bad_input(argument: str, expected: str, got: object, fix: str = "") -> Input
 
 
 def lost_in(stage: str, error: RlisError, directory: object) -> DivergedError:
-    """Return the error of a run that lost walkers in a stage; they are not made up for, so no rate comes of it."""
-    again = "resuming it ends here again: mend this, and start a new run"
+    """Return the error of a run that lost walkers in a stage. Lost walkers are not replaced, so there is no rate."""
+    again = "resuming it fails in the same way: fix the cause, and start a new run"
     return DivergedError(f"{stage}: {error}; the run in {directory} ends without a rate, and {again}")
 
 

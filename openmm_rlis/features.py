@@ -364,7 +364,7 @@ def check_feature(feature: nn.Module, positions: NDArray[np.float64]) -> int:
         got = tuple(y.shape) if isinstance(y, Tensor) else type(y).__name__
         raise bad_input(f"feature {name}", "a tensor of shape (n, k) for n = 2 walkers", got, "return one row a walker")
     if not bool(torch.isfinite(y).all()):
-        raise bad_input(f"feature {name}", "finite values", "NaN or infinity", "mend the feature on this structure")
+        raise bad_input(f"feature {name}", "finite values", "NaN or infinity", "fix the feature on this structure")
     return int(y.shape[1])
 
 

@@ -26,6 +26,7 @@ from .geometry.periodic import in_box
 from .openmm_system.atom_order import check_order
 from .openmm_system.global_parameters import check_defaults
 from .openmm_system.obstacles import brownian_system
+from .openmm_system.periodic_box import check_box, unit_cell
 from .openmm_system.system_xml import check as check_forces
 from .regions import Region, check_disjoint, codes_of, membership
 from .units import as_float, as_positions, thermal_energy
@@ -36,6 +37,8 @@ if TYPE_CHECKING:
 OUTSIDE, SOURCE, TARGET, FIRST_OTHER = 0, 1, 2, 3
 MOST_LAG = 100_000
 """Steps of a lag: the integrator of more would fill the memory."""
+SAME_PLACE = 1e-3
+"""Nanometres: structures from files are rounded."""
 
 
 class Problem:
@@ -66,7 +69,8 @@ class Problem:
         predicates the coordinates of a single particle or the sorted distances of several. In a periodic System, the
         features of this package, those of regions too, are replaced by copies that take the nearest image.
     references : mapping of region name to positions, optional
-        Known structures inside regions; used for pictures and to start the learning, never required.
+        Known structures inside regions; used for pictures and to start the learning, never required. What does not
+        move (particles of mass zero, coordinates beyond `dimensions`) is where it is in the start structure.
     recipe : mapping, optional
         How `openmm_rlis.systems` built this problem, so that a run can be resumed without being given it again.
 
@@ -123,6 +127,7 @@ class Problem:
         self.recipe = dict(recipe) if recipe is not None else None
         self.files: dict[str, str] = {}  # texts that the recipe names, for the run directory
         check_order(system, topology, self.positions, self.kT, ("topology", "positions"))
+        check_box(system, topology, "topology")
         self.references = {k: as_positions(v, self.n_atoms) for k, v in (references or {}).items()}
         self.features = as_feature(features if features is not None else self._default_features())
         self._take_nearest_images()
@@ -264,11 +269,19 @@ class Problem:
                 "start from a structure of A, or enlarge A",
             )
         names = [region.name for region in self.regions]
+        frozen = self.mobility() == 0
         for name, reference in self.references.items():
             if name not in names:
                 raise bad_input("references", f"names of regions ({', '.join(names)})", repr(name))
             if int(self.label(reference[None])[0]) != names.index(name) + 1:
                 raise bad_input("references", f"a structure inside region {name}", "one outside it")
+            off = np.argwhere(frozen & (np.abs(reference - self.positions) > SAME_PLACE))
+            if len(off):
+                i, axis = off[0]
+                expected = f"what does not move where it is in the start structure, {'xyz'[axis]} of particle {i} at"
+                ends = (f"{x[i, axis]:.6g} nm" for x in (self.positions, reference))
+                fix = "the run would be that of another system: take it from the start structure"
+                raise bad_input("references", f"{expected} {next(ends)}", f"{next(ends)} in that of {name}", fix)
 
 
 def _named(regions: Sequence[Region]) -> list[Region]:
@@ -283,10 +296,3 @@ def _named(regions: Sequence[Region]) -> list[Region]:
     if len(set(names)) != len(names):
         raise bad_input("regions", "a different name for each", names)
     return copies
-
-
-def unit_cell(system: openmm.System) -> list[list[float]] | None:
-    """Return the box vectors of a System in nm, (3, 3), or None if no force is periodic."""
-    if not system.usesPeriodicBoundaryConditions():
-        return None
-    return [[float(x) for x in vector._value] for vector in system.getDefaultPeriodicBoxVectors()]

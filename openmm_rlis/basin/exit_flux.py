@@ -279,4 +279,4 @@ def first_exits(
 def no_exit(run: FluxRun) -> InputError:
     """Return the error of a run in which A, or its core, was never left."""
     got = f"no exit in {run.time:.3g} ps"
-    return bad_input("source", "a region that the dynamics leaves now and then", got, "make it smaller")
+    return bad_input("source", "a region that unbiased trajectories leave", got, "make it smaller")

@@ -41,19 +41,19 @@ System = Annotated[str, typer.Argument(metavar="SYSTEM", help="A name from `rlis
 Out = Annotated[Path, typer.Option("--out", metavar="DIR", help="New directory for the run.")]
 Source = Annotated[str | None, typer.Option("--from", metavar="A", help="Source region.")]
 Target = Annotated[str | None, typer.Option("--to", metavar="B", help="Target region.")]
-Others = Annotated[str | None, typer.Option(metavar="C,D", help="Further absorbing regions; `none`; or `auto`.")]
+Others = Annotated[str | None, typer.Option(metavar="C,D", help="Other absorbing regions; `none`; or `auto`.")]
 Beta = Annotated[float | None, typer.Option(help="Inverse temperature.")]
 Set = Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="System option or settings.NAME.")]
-Seed = Annotated[int | None, typer.Option(help="Seed of all random streams; 1.")]
-TargetError = Annotated[float | None, typer.Option(help="Relative standard error to reach; 0.1, brute 0.05.")]
+Seed = Annotated[int | None, typer.Option(help="Seed of all random streams; default 1.")]
+TargetError = Annotated[float | None, typer.Option(help="Target relative standard error; default 0.1, brute 0.05.")]
 MaxEvals = Annotated[float | None, typer.Option(help="Limit on force evaluations, for each direction.")]
 MaxTime = Annotated[float | None, typer.Option(metavar="SECONDS", help="Limit on wall time, for each direction.")]
-Workers = Annotated[int | None, typer.Option(help="Processes; with --both two run at the same time.")]
+Workers = Annotated[int | None, typer.Option(help="Processes; with --both, 2 run both directions at once.")]
 Platform = Annotated[str | None, typer.Option(help="OpenMM platform.")]
 Both = Annotated[bool | None, typer.Option("--both", help="A to B and B to A, in DIR/forward and DIR/backward.")]
 Backend = Annotated[str | None, typer.Option(help="Bias backend: torch, python-torch or python.")]
 Directory = Annotated[Path, typer.Argument(metavar="DIR", help="A run directory.")]
-Trust = Annotated[bool, typer.Option("--trust", help="Run code that a System XML holds: PythonForce, TorchForce.")]
+Trust = Annotated[bool, typer.Option("--trust", help="Execute code in a System XML: PythonForce, TorchForce.")]
 OneWay = Annotated[str | None, typer.Option(hidden=True)]
 
 
@@ -64,7 +64,7 @@ def run(
     max_time: MaxTime = None, workers: Workers = None, platform: Platform = None, both: Both = None,
     backend: Backend = None, trust: Trust = False, direction: OneWay = None,
 ) -> int:  # fmt: skip
-    """Compute a rate by branching and bias, learned on the way."""
+    """Compute a rate by branching walks with a learned value function."""
     options = {"source": source, "target": target, "others": others, "beta": beta}
     return _start(system, "run", out, options, assignments, backend, direction, {
         "seed": seed, "target_relative_error": target_error, "max_force_evaluations": max_evals,
@@ -79,7 +79,7 @@ def brute(
     max_time: MaxTime = None, workers: Workers = None, platform: Platform = None, both: Both = None,
     trust: Trust = False, direction: OneWay = None,
 ) -> int:  # fmt: skip
-    """Compute a rate by plain simulation with the same definitions."""
+    """Compute the same rate by brute force: unbiased, without branching."""
     options = {"source": source, "target": target, "others": others, "beta": beta}
     return _start(system, "brute", out, options, assignments, None, direction, {
         "seed": seed, "target_relative_error": target_error, "max_force_evaluations": max_evals,
@@ -111,7 +111,7 @@ def resume(
     directory: Directory, target_error: TargetError = None, max_evals: MaxEvals = None, max_time: MaxTime = None,
     trust: Trust = False,
 ) -> int:  # fmt: skip
-    """Carry on an interrupted run, or one stopped by a limit; the options replace the stored ones."""
+    """Continue a run that was interrupted or stopped by a limit; options replace the stored ones."""
     from . import commands
 
     values = {"target_relative_error": target_error, "max_force_evaluations": max_evals, "max_seconds": max_time}
@@ -122,7 +122,7 @@ def resume(
 def status(
     directory: Directory, as_json: Annotated[bool, typer.Option("--json", help="As JSON, for programs.")] = False
 ) -> int:
-    """Say where a run stands, from its files alone; also while it runs."""
+    """Show stage, rate and cost of a run, from its files; also while it runs."""
     from ..storage import status
 
     try:
@@ -155,13 +155,13 @@ def report(
 @app.command()
 def verify(
     what: Annotated[str, typer.Argument(metavar="DIR|SYSTEM", help="A run directory, or what `rlis run` takes.")],
-    simulate: Annotated[bool, typer.Option("--simulate", help="New simulations too, in DIR/verify; minutes.")] = False,
-    free_energy: Annotated[float | None, typer.Option(help="F of B less F of A, in kJ/mol; DIR of both ways.")] = None,
+    simulate: Annotated[bool, typer.Option("--simulate", help="Also simulate anew, in DIR/verify; minutes.")] = False,
+    free_energy: Annotated[float | None, typer.Option(help="F_B - F_A of A and B, kJ/mol; DIR of both runs.")] = None,
     beta: Beta = None, assignments: Set = None, seed: Seed = None,
     out: Annotated[Path | None, typer.Option(metavar="DIR", help="For SYSTEM: its runs; verify-SYSTEM.")] = None,
     trust: Trust = False,
 ) -> int:  # fmt: skip
-    """Try to prove a run wrong: pass, fail or could not tell for each check. A SYSTEM is run both ways first."""
+    """Test a run: each check passes, fails or could not tell. A SYSTEM is first run in both directions."""
     from ..config.yaml_values import read_yaml
     from ..systems import available
     from . import commands
@@ -174,7 +174,7 @@ def verify(
     status = DONE
     if out.exists():
         if beta or assignments or seed:
-            raise bad_input("--out", "a new directory, beside options of a run", str(out), "name another")
+            raise bad_input("--out", "a new directory, when options of a run are given", str(out), "name another")
         status = commands.resume(out, {}, trust)
     else:
         if what.endswith(YAML) and read_yaml(Path(what)).get("method") == "brute":
@@ -188,7 +188,7 @@ def verify(
 def export(
     directory: Directory,
     out: Annotated[Path, typer.Argument(metavar="OUT", help="New directory for the trajectories.")],
-    failures: Annotated[bool, typer.Option("--failures", help="The kept failure paths too.")] = False,
+    failures: Annotated[bool, typer.Option("--failures", help="Also write the stored failure paths.")] = False,
     form: Annotated[str, typer.Option("--format", help="dcd, xtc or hdf5.")] = "dcd",
     weights: Annotated[str, typer.Option("--weights", help="Table of weights: csv or parquet.")] = "csv",
     trust: Annotated[bool, typer.Option("--trust", hidden=True)] = False,
@@ -215,7 +215,7 @@ def systems() -> int:
 
 
 @app.command()
-def schema(markdown: Annotated[bool, typer.Option("--markdown", help="As tables for people.")] = False) -> int:
+def schema(markdown: Annotated[bool, typer.Option("--markdown", help="As Markdown tables.")] = False) -> int:
     """Print the JSON schema of config.yaml, for editors and other programs."""
     from ..config import json_schema as described
 
@@ -227,7 +227,7 @@ def schema(markdown: Annotated[bool, typer.Option("--markdown", help="As tables 
 def doctor(
     as_json: Annotated[bool, typer.Option("--json", help="As JSON, for programs.")] = False,
 ) -> int:
-    """Say what is installed, which platforms and bias backends work, how fast, and what to install."""
+    """Show what is installed, which platforms and bias backends work, their speed, and what to install."""
     from . import doctor
 
     findings = []
@@ -240,7 +240,7 @@ def doctor(
         print(json.dumps(doctor.to_dict(findings), indent=2))
     else:
         print("\n".join(f"to do      {line}" for line in doctor.advice(findings)) or "nothing is missing")
-        print("all that a run needs works" if healthy else "something that a run needs does not work")
+        print("all required components work" if healthy else "a required component does not work")
     return DONE if healthy else FAILED
 
 
@@ -357,7 +357,7 @@ def _interrupted(arguments: Sequence[str]) -> None:
     out = words[words.index("--out") + 1] if "--out" in words[:-1] else None
     if words[:1] == ["resume"] and len(words) > 1:
         out = words[1]
-    advice = f"; carry on with: rlis resume {out}" if out and Path(out).exists() else ""
+    advice = f"; continue with: rlis resume {out}" if out and Path(out).exists() else ""
     print(f"interrupted{advice}", file=sys.stderr)
 
 

@@ -117,7 +117,7 @@ def _check_both(config: RunConfig, directory: Path, trusted: bool) -> None:
         minimized = isinstance(config.system, OwnSystem) and config.system.minimize  # to other digits elsewhere
         found = problem_identity.differences(problem, stored, directory / direction, structures=not minimized)
         if found:
-            fix = "bring the file back, or start a new run"
+            fix = "restore the file, or start a new run"
             raise problem_identity.different(str(directory / "config.yaml"), f"that of {direction}", found, fix)
     if len(begun) == 2:
         problem_identity.check_directions(*(directory / direction for direction in DIRECTIONS))
@@ -148,7 +148,7 @@ def resume(directory: Path, limits: Mapping[str, Any], trusted: bool = False) ->
 def verify(directory: Path, simulate: bool, free_energy: float | None = None, trusted: bool = False) -> int:
     """Print a table of checks of each run in `directory`; status 1 if one fails, 2 if files are damaged.
 
-    Status 3 says that no check but that of the checksums could tell anything.
+    Status 3: only the checksums could be verified.
 
     `free_energy` is F_B - F_A of the cores in kJ/mol, for a directory of both directions; see `checks.check_balance`.
     """
@@ -173,7 +173,7 @@ def verify(directory: Path, simulate: bool, free_energy: float | None = None, tr
         forward, backward = results.values()
         statuses.append(_show_checks(str(directory), [check_balance(forward, backward, None, free_energy)]))
     if max(statuses) == DONE and not told:
-        print("nothing was verified but the checksums: no check could tell")
+        print("only the checksums were verified: no other check could tell (too few data)")
         return LIMIT
     return max(statuses)
 

@@ -100,7 +100,7 @@ def _devices(bias: Any) -> Iterator[Finding]:
         yield Finding("plugin", "", False, f"not loaded, {line}")
     gpu = bias.gpu_name()
     usable = not gpu or "CUDA" in bias.platform_names()
-    detail = f"{gpu}, but OpenMM has no CUDA platform here" if not usable else gpu or "torch sees none"
+    detail = f"{gpu}, but OpenMM has no CUDA platform here" if not usable else gpu or "torch finds none"
     yield Finding("gpu", "", usable, detail, advice=f"pip install '{PACKAGE}[cuda12]'")
 
 
@@ -118,13 +118,13 @@ def _backends(bias: Any) -> Iterator[Finding]:
         yield Finding("bias", "", False, "no backend works", True, _backend_advice("torch"))
         return
     default = bias.default_backend()
-    detail = f"a run would use the backend {default}"
+    detail = f"runs use the backend {default}"
     yield Finding("bias", "", default in right, detail, True, "choose another one with --backend")
 
 
 def _backend_advice(name: str) -> str:
     wanted = {"torch": "openmmtorch==1.5.*' 'torch>=2.9,<2.10", "python": "openmm==8.6.*"}.get(name)
-    return f"pip install '{wanted}'" if wanted else ""  # no release has python-torch yet, and nobody misses it
+    return f"pip install '{wanted}'" if wanted else ""  # no release has python-torch yet; it is optional
 
 
 def _checked(

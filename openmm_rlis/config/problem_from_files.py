@@ -27,7 +27,8 @@ from ..features import evaluate
 from ..geometry.periodic import set_box
 from ..openmm_system import system_xml
 from ..openmm_system.atom_order import check_order, check_same_order
-from ..problem import Problem, unit_cell
+from ..openmm_system.periodic_box import check_box, unit_cell
+from ..problem import Problem
 from ..regions import Box, Region
 from ..safe_readers.structure_text import decoded, names_in_file, records, repeated
 from ..storage.atomic_files import MANIFEST, checked_text, inside, read, unseal
@@ -147,6 +148,7 @@ def _assembled(section: OwnSystem, texts: Mapping[str, _Text], trusted: bool) ->
             2 * (_argument(key),),
             str(found.path),
         )
+        check_box(system, found.topology, _argument(key), str(found.path))
         check_same_order(structures["structure"].topology, found.topology, _argument(key), str(found.path))
     if section.minimize:
         for key, rough in structures.items():

@@ -4,9 +4,11 @@
     System        masses, constraints, forces                                           system.xml
     regions       centres, radii, and who of some reference structures is inside        problem.json
     features      their values on some reference structures                             problem.json
+    programs      energies and forces on the reference structures, of Systems with some problem.json
+    start         what does not move: particles of mass zero, frozen coordinates        problem.json
     regions       ends of stored paths, exits and replicas, which say where they were   rounds/
 
-The start structure may be another one in A: the rate does not depend on it. What an early run did not store is not
+Else the start structure may be another one in A: the rate does not depend on it. What an early run did not store is not
 compared. Two predicates that differ only where no structure of any of these lies pass for the same.
 """
 
@@ -23,6 +25,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import InputError, bad_input
+from ..openmm_system.potential import holds_programs, potential, potential_difference
 from ..openmm_system.system_differences import Difference, system_differences
 from ..storage.atomic_files import MANIFEST, checked_bytes, json_bytes, plain, restored, unseal
 from ..storage.new_run import PROBLEM
@@ -41,6 +44,8 @@ NUMBERS = {
 }  # fmt: skip
 MOST_STRUCTURES, FEWEST_STRUCTURES, MOST_NUMBERS = 64, 8, 30_000
 N_VALUES = 8
+SAME_PLACE = 1e-3
+"""Nanometres: structures from files are rounded."""
 MOST_FRAMES, MOST_TREES = 400, 8
 TOLERANCE = 1e-6
 
@@ -71,7 +76,9 @@ def tables(problem: Problem) -> str:
         for region in _regions(problem)
     ]
     values = [_values(module, structures[_valued(len(structures))]) for module in modules]
-    content = {"structures": structures, "regions": regions, "features": values}
+    content: dict[str, Any] = {"structures": structures, "regions": regions, "features": values}
+    if holds_programs(problem.system, problem.system_xml):
+        content["potential"] = potential(problem.system, structures)
     return json_bytes(plain(content, "problem"), indent=None).decode()
 
 
@@ -146,7 +153,7 @@ def check_problem(problem: Problem, config: Mapping[str, Any], directory: Path |
     found = differences(problem, config, directory)
     if found:
         argument = "problem" if given else f"system {config.get('system', '')}".strip()
-        fix = "start a new run" if given else "its files have changed since: bring them back, or start a new run"
+        fix = "start a new run" if given else "its files have changed: restore them, or start a new run"
         raise different(argument, "that of the run", found, fix)
 
 
@@ -162,10 +169,10 @@ def check_directions(forward: Path, backward: Path) -> None:
         names = list(config["region_names"])
         turned = config is configs[1] and names[:2] != ["A", "B"]  # which is what regions without a name are called
         config["region_names"] = [*(names[1::-1] if turned else names[:2]), *sorted(names[2:])]
-    found = number_differences(*configs) + system_differences(*(run.system_xml for run in runs))
+    found = number_differences(*configs) + system_differences(runs[0].system_xml, runs[1].system_xml)
     if found:
         raise different(
-            str(backward), "the way back of the other direction", found, "run both directions of one system"
+            str(backward), "the reverse of the other direction", found, "run both directions of one system"
         )
 
 
@@ -188,9 +195,10 @@ def differences(
     if directory is None:
         return found
     run = RunDirectory.open(directory)
-    found += system_differences(run.system_xml, problem.system_xml)
+    stored = _stored(directory)
+    found += system_differences(run.system_xml, problem.system_xml, programs="potential" not in stored)
     if structures and not {"number of atoms", "regions"} & {what for what, _, _ in found}:
-        found += _of_tables(problem, directory)
+        found += _of_tables(problem, stored) if stored else _of_value(problem, directory)
         known = {
             region.name for region in _regions(problem) if any(d[0].endswith(f"region {region.name}") for d in found)
         }
@@ -235,20 +243,39 @@ def _unequal_boxes(first: Any, second: Any) -> Difference | None:
     return None if first is None and second is None else ("box", texts[0], texts[1])
 
 
-def _of_tables(problem: Problem, directory: Path) -> list[Difference]:
-    """Return what differs from problem.json; early runs have none, but features stand beside their value function."""
+def _stored(directory: Path) -> dict[str, Any]:
+    """Return the content of problem.json; early runs have none."""
     sums = unseal(directory / MANIFEST)["files"]
     if PROBLEM not in sums:
-        return _of_value(problem, directory)
-    stored = restored(json.loads(checked_bytes(directory / PROBLEM, sums[PROBLEM])))
+        return {}
+    return dict(restored(json.loads(checked_bytes(directory / PROBLEM, sums[PROBLEM]))))
+
+
+def _of_tables(problem: Problem, stored: Mapping[str, Any]) -> list[Difference]:
+    """Return what differs from problem.json."""
     structures = np.array(stored["structures"], dtype=float)
     some, wanted = structures[_valued(len(structures))], [np.array(v, dtype=float) for v in stored["features"]]
-    found = [_unequal_values("features", wanted[0], _values(problem.features, some))]
+    found = [_of_frozen(problem, structures[0])]
+    if "potential" in stored:
+        table = np.array(stored["potential"], dtype=float)
+        found.append(potential_difference(problem.system, structures, table, problem.kT))
+    found.append(_unequal_values("features", wanted[0], _values(problem.features, some)))
     for region, table in zip(_regions(problem), stored["regions"], strict=True):
         found.append(
             _of_region(region, table, structures, None if table["feature"] is None else wanted[table["feature"]])
         )
     return [difference for difference in found if difference is not None]
+
+
+def _of_frozen(problem: Problem, start: Array) -> Difference | None:
+    """Return the first difference of what does not move from where it is in the start structure of the run."""
+    off = np.argwhere((problem.mobility() == 0) & (np.abs(problem.positions - start) > SAME_PLACE))
+    if len(off) == 0:
+        return None
+    i, axis = off[0]
+    what, ends = f"{'xyz'[axis]} of particle {i}, which does not move,", (start, problem.positions)
+    first, second = (f"{x[i, axis]:.6g} nm" for x in ends)
+    return what, first, second
 
 
 def _of_value(problem: Problem, directory: Path) -> list[Difference]:

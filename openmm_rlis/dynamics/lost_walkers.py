@@ -45,14 +45,17 @@ _BY_EXPRESSION = (
 )  # fmt: skip
 _PARTIAL = re.compile(r"\b(log|asin|acos|floor|ceil)\s*\(|\^(?!\s*(-?\d+|\(\s*-?\d+\s*\))(?![\d.]))")
 """In an expression, what is not defined everywhere, beside roots: these functions, and powers that are not whole."""
+_JUMP = re.compile(r"\b(step|delta|select)\s*\(")
+_UNBOUNDED = re.compile(r"\b(exp|sinh|cosh|tan|sec|csc|cot|recip)\s*\(|/(?!\s*[\d.])|\^\s*\(?\s*-")
+"""In an expression, what may be infinite: no force tells where it is so by a jump, as 1/step(x) and exp(a*step(x))."""
 _ROOT, _SQUARE = re.compile(r"\bsqrt\s*\("), re.compile(r"\s*(\w+|\([^()]*\))\s*\^\s*2\s*")
 
 
 def energy_may_fail(system: openmm.System) -> bool:
     """Return whether an energy may be NaN at places other than points where particles meet, or where x overflows.
 
-    log, floor and ceil have a finite derivative where they are NaN, the other such functions have not. Nothing is known
-    of forces that are not in the lists here, and so it may.
+    log, floor and ceil have a finite derivative where they are NaN, the other such functions have not; nor have those
+    that may be infinite, but by a jump. Nothing is known of forces that are not in the lists here, and so it may.
     """
     return not all(
         isinstance(f, _SAFE) or (isinstance(f, _BY_EXPRESSION) and _defined_everywhere(f.getEnergyFunction()))
@@ -62,7 +65,7 @@ def energy_may_fail(system: openmm.System) -> bool:
 
 def _defined_everywhere(expression: str) -> bool:
     """Return whether nothing in an expression is partial; roots of a sum of squares, as in distances, are not."""
-    if _PARTIAL.search(expression):
+    if _PARTIAL.search(expression) or (_JUMP.search(expression) and _UNBOUNDED.search(expression)):
         return False
     for root in _ROOT.finditer(expression):
         depth, stop = 1, root.end()
@@ -130,14 +133,14 @@ def _finite(arrays: Array) -> NDArray[np.bool_]:
 def _reason(where: Where, before: Array, moved: Array) -> str:
     """Return why a walker was lost that was at `before` and, if its coordinates are finite, is at `moved`."""
     if not np.isfinite(before).all():
-        return "they were so when the lag began"
+        return "they were not finite before the lag"
     problem = where.problem
     too_long = f"the time step of {problem.timestep} ps is too long"
     try:
         x, last = (moved, before) if np.isfinite(moved).all() else _last_seen(where, before)
         if x is None:
             repeats = "repeats of the lag with other noise stayed finite"
-            return f"{repeats}: look at the potential about {_described(problem, before)}, or shorten the time step"
+            return f"{repeats}: check the potential near {_described(problem, before)}, or shorten the time step"
         if np.abs(x - problem.positions).max() > FAR:
             return too_long
         step, noise = np.abs(x - last).max(), np.sqrt(2.0 * problem.kT * problem.mobility().max())
@@ -174,7 +177,7 @@ def _culprit(where: Where, x: Array, before: Array) -> str:
     system = pack(where.problem.system, 1)
     forces = in_groups(system, range(31))
     context = make_context(system, openmm.VerletIntegrator(0.001), where.platform)
-    undefined = "the potential is not defined there; mend it, or keep walkers away from there"
+    undefined = "the potential is not defined there; fix it, or exclude these configurations"
     for i, force in enumerate(forces[:31]):
         bad, value = _not_finite(context, x, 1 << i)
         name = force.getName()
@@ -187,8 +190,8 @@ def _culprit(where: Where, x: Array, before: Array) -> str:
         context = packed_context(where.problem, 1, openmm.VerletIntegrator(0.001), where.platform, where.bias)
         bad, value = _not_finite(context, x, ~SYSTEM_GROUPS & 0xFFFFFFFF)
         if len(bad):
-            mend = "a feature has no finite gradient there; mend it, or set bias_scale to 0"
-            return f"the bias force is {value} on {_described(where.problem, x, int(bad[0]))}: {mend}"
+            remedy = "a feature has no finite gradient there; fix it, or set bias_scale to 0"
+            return f"the bias force is {value} on {_described(where.problem, x, int(bad[0]))}: {remedy}"
     return ""
 
 

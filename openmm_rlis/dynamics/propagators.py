@@ -1,7 +1,7 @@
 """Propagators: take the walkers in the slots of one Context through a lag of Euler-Maruyama steps.
 
-    Program   the lag is one step of a CustomIntegrator (`integrators`): any platform, no Python in between
-    Stepper   OpenMM gives the forces, the step is made here on the arrays of all walkers
+    IntegratorPropagator  the lag is one step of a CustomIntegrator (`integrators`): any platform, no Python in between
+    StepwisePropagator    OpenMM gives the forces, the step is made here on the arrays of all walkers
 
 Both walk by the same law. On the Reference and CPU platforms a CustomIntegrator draws two random numbers for every
 degree of freedom in every pass over them, used or not, which takes longer than the forces of a small System; the
@@ -31,11 +31,11 @@ KINDS: tuple[Kind, ...] = ("plain", "biased", "noise")
 SYSTEM_GROUPS = (1 << BIAS_GROUP) - 1
 """Bits of the force groups of the System, without the bias."""
 CALL = 2000
-"""Steps of one degree of freedom that take as long as what a call of a Program takes besides: on a CPU."""
+"""Steps of one degree of freedom that take as long as the rest of a call of an IntegratorPropagator: on a CPU."""
 STEP_CALL = 800
-"""The same for each step of a Stepper."""
+"""The same for each step of a StepwisePropagator."""
 STEPPER_FROM: dict[Kind, int] = {"plain": 2000, "noise": 800, "biased": 800}
-"""Degrees of freedom in a Context from which a Stepper is faster; the plain program has but one pass a step."""
+"""Degrees of freedom in a Context from which a StepwisePropagator is faster; the plain one has but one pass a step."""
 
 
 class Mover(Protocol):
@@ -71,7 +71,7 @@ def on_cpu(platform: openmm.Platform | None) -> bool:
 
 
 def steps_here(platform: openmm.Platform | None, n_dof: int, kind: Kind) -> bool:
-    """Return whether a Context with so many degrees of freedom gets a Stepper."""
+    """Return whether a Context with so many degrees of freedom gets a StepwisePropagator."""
     return on_cpu(platform) and n_dof >= STEPPER_FROM[kind]
 
 

@@ -35,8 +35,10 @@ from ..storage.atomic_files import json_bytes, write
 from ..storage.cost_meter import Search
 
 MOST_TRAPS = 8
-PASSES = 3
+PASSES = 5
 """Times that legs go on, at most, until the rate by any route has the error that is wanted."""
+COARSE = 0.3
+"""Error of the legs before it is known what each adds to the error of that rate: some hardly matter and are slow."""
 
 
 def network(
@@ -171,15 +173,17 @@ def auto(states: OwnStates | RegionStates, directory: Path, plan: Plan, report: 
     with unless_refused(directory):
         parent = _open_auto(directory, states, source, target, plan)
         full, stopped = _settled(parent, states, plan, report, Search())
-    rate = _rate(parent, full, plan)
-    for _ in range(PASSES):
-        finer = _finer(parent, full, plan) if stopped == "target" and parent.record["traps"] else {}
-        if not finer:
+    passes = 0
+    while stopped == "target" and (finer := _finer(parent, full, plan)):
+        passes += 1
+        if passes > PASSES:
+            stopped = "passes"
             break
-        for name, error in finer.items():
-            leg = next(leg for leg in _legs(parent, full) if leg.name == name)
-            stopped = run_legs(parent, full, [leg], replace(plan, target_relative_error=error), report)
-        rate = _rate(parent, full, plan)
+        for leg in _legs(parent, full):
+            if stopped == "target" and leg.name in finer:
+                one = replace(plan, target_relative_error=finer[leg.name])
+                stopped = run_legs(parent, full, [leg], one, report)
+    rate = _rate(parent, full, plan)
     _write(parent, {**_head(parent, full), **_composite(parent, full, rate), "stopped": stopped})
     return rate, stopped
 
@@ -193,7 +197,9 @@ def _settled(
     while True:
         looks = search if len(parent.record["traps"]) < MOST_TRAPS else None
         try:
-            return states, run_legs(parent, states, _legs(parent, states), plan, report, looks)
+            error = max(plan.target_relative_error, COARSE if parent.record["traps"] else 0.0)
+            one = replace(plan, target_relative_error=error)
+            return states, run_legs(parent, states, _legs(parent, states), one, report, looks)
         except TrapFound as found:
             states = _added(parent, states, found)
 
@@ -244,19 +250,33 @@ def _rate(parent: Parent, states: States, plan: Plan) -> Estimate:
 
 
 def _finer(parent: Parent, states: States, plan: Plan) -> dict[str, float]:
-    """Return the errors that legs should have for the rate to have the one that is wanted; nothing if it has it."""
+    """Return the errors that legs should have for the rate to have the one that is wanted; nothing if it has it.
+
+    What adds more than an even share is brought down to it. A bound, which goes as one over the arrivals that the other
+    legs out of the same state saw, falls with the square of their error.
+    """
+    if not parent.record["traps"]:
+        return {}
     found = legs.network_of(parent, states.names, _legs(parent, states), plan.seed)
     source, target = parent.record["source"], parent.record["target"]
     rate, wanted = found.rate(source, target), plan.target_relative_error
-    parts = found.contributions(source, target)
     if rate.relative_error <= wanted or not math.isfinite(rate.relative_error):
         return {}
-    share = wanted / math.sqrt(sum(part > 0.0 for part in parts.values()))
-    return {
-        Leg(*pair).name: found.rates[pair].relative_error * share / part
-        for pair, part in parts.items()
-        if part > share and pair not in found.bounds
-    }
+    parts = found.contributions(source, target)
+    share, finer = wanted / math.sqrt(sum(part > 0.0 for part in parts.values())), dict[str, float]()
+    for pair, part in parts.items():
+        factor = min(share / part, 1.0) if part > 0.0 else 1.0
+        bounded = pair in found.bounds
+        for other in found.rates:
+            if factor < 1.0 and other not in found.bounds and (other[0] == pair[0] if bounded else other == pair):
+                error = found.rates[other].relative_error * (math.sqrt(factor) if bounded else factor)
+                finer[Leg(*other).name] = min(finer.get(Leg(*other).name, 1.0), _taken(error))
+    return finer
+
+
+def _taken(error: float) -> float:
+    """Return a relative error that `run` takes."""
+    return min(max(error, 1e-3), 0.9)
 
 
 # Results

@@ -10,19 +10,22 @@ from collections.abc import Iterator
 from xml.etree.ElementTree import Element
 
 from ..errors import StorageError
-from ..safe_readers.xml_text import parsed
+from ..safe_readers.xml_text import PROGRAMS, parsed
 
 Difference = tuple[str, str, str]
 """What differs, as it is in the first description and as it is in the second."""
 NOT_PHYSICS = ("version", "openmmVersion", "name", "forceGroup")
 """Attributes of a force that leave its energy as it is."""
+TEXTS = ("function", "encodedFileContents", "file")
+"""Attributes that hold a program."""
 MOST_TEXT = 40
 
 
-def system_differences(first: str, second: str) -> list[Difference]:
+def system_differences(first: str, second: str, programs: bool = True) -> list[Difference]:
     """Return where two serialised Systems differ: in masses, constraints or forces, one difference for each of them.
 
-    Numbers agree to 1e-6. Default box vectors are left out: they count where forces are periodic only.
+    Numbers agree to 1e-6. Default box vectors are left out: they count where forces are periodic only. With `programs`
+    false, the texts of programs are too: they are to be compared by what they compute, see `potential`.
 
     Raises
     ------
@@ -33,6 +36,9 @@ def system_differences(first: str, second: str) -> list[Difference]:
         one, two = (parsed(text) for text in (first, second))
     except ValueError as error:
         raise StorageError(f"the XML of a System does not parse ({error})") from error
+    for force in () if programs else [*one.iter(), *two.iter()]:
+        for name in TEXTS if force.get("type") in PROGRAMS else ():
+            force.attrib.pop(name, None)
     found = []
     for what, path in (("particles", "Particles"), ("constraints", "Constraints"), ("forces", "Forces")):
         a, b = (list(root.find(path) or ()) for root in (one, two))

@@ -84,8 +84,8 @@ def warn_of_long_lag(problem: Problem, platform: str | None, deadline: float = m
     advice = _advice(problem, platform, deadline, spread)
     text = (
         f"lag_steps={problem.lag_steps}: in one lag of {problem.lag_time:.3g} ps walkers in {problem.source.name} move "
-        f"{worst.move:.3g} (rms), {_percent(worst.value)} of {worst.what} ({worst.width:.3g}): what happens between "
-        f"two tests is missed, expected at most a third; {advice}"
+        f"{worst.move:.3g} (rms), {_percent(worst.value)} of {worst.what} ({worst.width:.3g}): events between "
+        f"two tests are missed, expected at most a third; {advice}"
     )
     warnings.warn(text, stacklevel=2)
     return text

@@ -129,7 +129,7 @@ def _check_timestep(problem: Problem, forces: Forces) -> None:
         expected = f"at most {longest} at friction {problem.friction:.4g}/ps (stiffest {where})"
         raise bad_input("timestep", expected, given, _longer_steps(problem, rested))
     if mode.eigenvalue > UNSTABLE and not comes_to_rest(forces, start, mobility, float(np.abs(there - start).max())):
-        got = f"one that steps of {given} tear apart at {_where(problem, mode)}"
+        got = f"one where steps of {given} diverge at {_where(problem, mode)}"
         raise bad_input("positions", "a start structure near a minimum", got + _near(problem), _MINIMIZE)
     if k > CAUTION:
         shorter = _time(_rounded_down(0.2 * problem.timestep / k))

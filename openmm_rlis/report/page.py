@@ -1,4 +1,4 @@
-"""Page: one file of HTML that says what the rate is, whether to trust it, how it was made and how it happens.
+"""Page: one HTML file with the rate, its checks, the cost and the transition paths.
 
 The page asks for nothing outside itself: figures are SVG in `data:` addresses, there is no script, and a content policy
 in its head forbids both. Jinja2 escapes every value. Figures are still ones on purpose: they print, and a plotting
@@ -120,7 +120,7 @@ def _cover(scene: ReportData) -> Picture | None:
         caption = f"Success paths, drawn by weight and smoothed, over {_background(scene)}."
         return _picture(figure, f"Success paths of {titles} over the free energy", caption)
     if run.lessons and not len(run.time):
-        return _each(scene.runs[:1], figures.draw_learning, "Learning of {}", "Rate seen while learning.")[0]
+        return _each(scene.runs[:1], figures.draw_learning, "Learning of {}", "Rate during learning.")[0]
     if not len(run.time):
         return None
     return _each(scene.runs[:1], figures.draw_batches, "Rate of {} in each batch", "The rate in each batch.")[0]
@@ -150,7 +150,7 @@ def _each(runs: Sequence[RunData], draw: figures.Draw, alt: str, caption: str) -
 
 def _numbers(runs: Sequence[RunData]) -> Section:
     if not any(len(run.time) for run in runs):
-        return Section("Numbers and checks", ["There are none before the first round of production."])
+        return Section("Numbers and checks", ["There are none before the first production round."])
     words = ["Value, 95 % interval in brackets, relative standard error; then every check of the error bar."]
     rows = wording.number_rows(runs) + wording.check_rows(runs)
     return Section("Numbers and checks", words, [run.title for run in runs], rows)
@@ -158,9 +158,9 @@ def _numbers(runs: Sequence[RunData]) -> Section:
 
 def _definitions(runs: Sequence[RunData]) -> Section:
     rows = wording.definition_rows(runs[0])
-    words = ["A rate is a rate of these definitions; with other regions, time step or lag it is another number."]
+    words = ["The rate depends on these definitions: regions, time step and lag."]
     if len(runs) > 1:
-        words.append(f"These are for {runs[0].title}; for the other direction source and target change places.")
+        words.append(f"These are for {runs[0].title}; for the other direction source and target are exchanged.")
     return Section("What was computed", words, [""], rows)
 
 
@@ -177,43 +177,43 @@ def _cost(runs: Sequence[RunData]) -> Section:
 
 
 def _progress(runs: Sequence[RunData]) -> Section:
-    pictures = _each(runs, figures.draw_rounds, "Rate of {} against production rounds", "The rate as rounds came in.")
+    pictures = _each(runs, figures.draw_rounds, "Rate of {} against production rounds", "Rate from n rounds.")
     pictures += _each(
         runs, figures.draw_batches, "Rate of {} in each batch",
-        "Each batch is independent from end to end; their spread is the error bar.",
+        "Batches are independent; their spread is the error bar.",
     )  # fmt: skip
     pictures += _each(
-        [run for run in runs if run.lessons], figures.draw_learning, "Rate of {} seen in each learning round",
-        "Learning: the rate that the walks of each round saw, with few roots. None of it enters the result.",
+        [run for run in runs if run.lessons], figures.draw_learning, "Rate of {} in each learning round",
+        "Learning: the rate from the walks of each round, with few roots. It does not enter the result.",
     )  # fmt: skip
-    return Section("How the rate settled", pictures=pictures)
+    return Section("Convergence of the rate", pictures=pictures)
 
 
 def _weights(runs: Sequence[RunData]) -> Section:
-    words = ["A root is an exit from the source, followed with all its branches: what each of them brings home."]
+    words = ["A root is an exit from the source, followed with all its branches; each has a transition weight."]
     runs = [run for run in runs if run.result.get("method") != "brute"]
     pictures = _each(
-        runs, figures.draw_roots, "Shares of the transitions by root, {}", "None should carry more than a tenth."
+        runs, figures.draw_roots, "Shares of the transitions by root, {}", "No root should exceed one tenth."
     )
     pictures += _each(
-        runs, figures.draw_heaviest, "Share of the heaviest roots, {}", "How many roots carry the result together."
+        runs, figures.draw_heaviest, "Share of the heaviest roots, {}", "Cumulative share of the largest roots."
     )
-    return Section("Where the weight sits", words if runs else ["Brute force has no weights."], pictures=pictures)
+    return Section("Weights of the roots", words if runs else ["Brute force has no weights."], pictures=pictures)
 
 
 def _paths(scene: ReportData) -> Section:
     runs = [run for run in scene.runs if run.has_success]
     if not runs:
-        return Section("How it happens", ["No success path is stored, so there is nothing to show."])
+        return Section("Transition paths", ["No success path is stored."])
     words, pictures = [_sampled(run) for run in runs], []
     missing = {reason for run in runs for value, reason in [obtain(run, "value")] if value is None}
     words += [f"The committor along the paths is not shown: {reason}." for reason in sorted(missing)]
     if missing and any(run.result.get("system") == "custom" for run in runs):
-        words.append("With the Problem at hand it is: openmm_rlis.report.report(directory, problem=problem).")
+        words.append("To show it, pass the Problem: openmm_rlis.report.report(directory, problem=problem).")
     seeing = [run for run in runs if obtain(run, "value")[0] is not None]
     pictures += _each(
         seeing, figures.draw_odds, "Learned committor along success paths, {}",
-        "The learned V, the probability to reach the target first, along success paths; logit scale, dotted at 1/2.",
+        "The learned committor V along success paths; logit scale, dotted at 1/2.",
     )  # fmt: skip
     pictures += _each(runs, figures.draw_durations, "Durations of paths, {}", "Durations of success and failure paths.")
     plane = scene.plane
@@ -221,15 +221,15 @@ def _paths(scene: ReportData) -> Section:
         words += [f"The plane: {plane.about}."] if plane.about else []
         for run in runs:
             figure = path_figures.density_panel(run, plane, scene.ground)
-            caption = f"{run.title}. Where success paths spend their time, in decades."
+            caption = f"{run.title}. Time density of success paths, in decades."
             pictures.append(_picture(figure, f"Density of success paths, {run.title}", caption))
     elif plane is not None and plane.width == 1:
         shown = plane
         traces = lambda axis, run, colour: path_figures.draw_traces(axis, run, shown, colour)  # noqa: E731
         profile = lambda axis, run, colour: path_figures.draw_profile(axis, run, shown, colour)  # noqa: E731
         pictures += _each(runs, traces, "Success paths in time, {}", "Success paths, drawn by weight.")
-        pictures += _each(runs, profile, "Density of success paths, {}", "Where success paths spend their time.")
-    return Section("How it happens", words, pictures=pictures)
+        pictures += _each(runs, profile, "Density of success paths, {}", "Time density of success paths.")
+    return Section("Transition paths", words, pictures=pictures)
 
 
 def _sampled(run: RunData) -> str:
@@ -243,11 +243,11 @@ def _sampled(run: RunData) -> str:
 
 def _channels(scene: ReportData) -> Section:
     words = [
-        "Success paths are grouped by where the committor last passes 1/2, without being told of any channel; channels "
-        "that the features cannot tell apart are one."
+        "Success paths are clustered by their features where the committor last passes 1/2. Channels that the features "
+        "do not distinguish are merged."
     ]
     if len(scene.runs) > 1:
-        words.append("Channels are numbered by share, in each direction for itself.")
+        words.append("Channels are numbered by share, separately for each direction.")
     pictures = []
     for run, (grouping, reason) in zip(scene.runs, scene.channels, strict=True):
         if grouping is None:
@@ -260,7 +260,7 @@ def _channels(scene: ReportData) -> Section:
             )
             for i, share in enumerate(grouping.shares.values(), start=1)
         ]  # fmt: skip
-        many = "one group, no separate channels seen" if len(shares) == 1 else ", ".join(shares)
+        many = "one group, no separate channels found" if len(shares) == 1 else ", ".join(shares)
         used = "" if grouping.used == 1.0 else f" (from {wording.percent(grouping.used)} of the paths, drawn at random)"
         words.append(f"{run.title}: {many}{used}.")
         pictures += _channel_pictures(scene, run, grouping) if len(shares) > 1 else []
@@ -283,7 +283,7 @@ def _configurations(scene: ReportData) -> Section:
     for run in runs:
         n_atoms = path_figures.n_atoms(run)
         if n_atoms > path_figures.MOST_ATOMS:
-            words.append(f"{n_atoms} atoms are too many to draw well: rlis export writes trajectories for a viewer.")
+            words.append(f"{n_atoms} atoms are too many to draw: rlis export writes trajectories for a viewer.")
             break
         shown = path_figures.strip(run, scene.plane)
         if n_atoms > 1:

@@ -131,7 +131,7 @@ def draw_rounds(axis: Axes, run: RunData, colour: str) -> None:
 def draw_roots(axis: Axes, run: RunData, colour: str) -> None:
     """Draw how the transitions are shared among the roots that reached the target."""
     shares = root_shares(run.paths)
-    axis.set(xlabel="share of all transitions carried by one root", ylabel="roots with transitions")
+    axis.set(xlabel="share of the transition weight of one root", ylabel="roots with transitions")
     if not len(shares):
         say_nothing(axis, "no success paths yet")
         return
@@ -185,9 +185,9 @@ def say_nothing(axis: Axes, text: str) -> None:
 def draw_learning(axis: Axes, run: RunData, colour: str) -> None:
     """Draw the rate that each learning round saw, beside the final interval; nothing of it enters the estimate."""
     rates = np.array([lesson["rate"] for lesson in run.lessons], dtype=float)
-    axis.set(xlabel="learning round", ylabel="rate seen / ps$^{-1}$")
+    axis.set(xlabel="learning round", ylabel="rate / ps$^{-1}$")
     if not (rates > 0).any():
-        say_nothing(axis, "no transition was seen while learning" if len(rates) else "nothing was learned")
+        say_nothing(axis, "no transition while learning" if len(rates) else "no learning round")
         return
     rounds, seen = np.arange(1, len(rates) + 1), rates > 0
     axis.plot(rounds[seen], rates[seen], "o-", color=colour, markersize=4, label="walks of this round")

@@ -1,4 +1,4 @@
-"""Wording: what the page of a report says in words and tables, without a figure.
+"""Wording: the text and tables of the report page.
 
 The verdict on a run, its rate in plain words, definitions, every number with one line on what it is, cost, provenance:
 each a function of `RunData`. What brute force would need for the same relative error e is stated as
@@ -74,7 +74,7 @@ class Row:
 
 
 def number(value: float | None, digits: int = 3, like: float | None = None) -> str:
-    """Return a number with some digits, 0.0317 or 2.72×10⁻⁴, in the notation of `like`; `unknown` if not finite."""
+    """Return a number with some digits, 0.0317 or 2.72×10⁻⁴, with the exponent of `like`; `unknown` if not finite."""
     if value is None or not math.isfinite(value):
         return "unknown"
     # The ends of an interval share an exponent with its value: 8.8×10⁻⁴ and 0.0012 are hard to compare.
@@ -131,7 +131,7 @@ def number_rows(runs: Sequence[RunData]) -> list[Row]:
 
 
 def check_rows(runs: Sequence[RunData]) -> list[Row]:
-    """Return every check with what it should be, and the diagnostics that are no checks."""
+    """Return every check with its expected value, and the diagnostics without an alarm."""
     known = [{check.name: check for check in run.loaded.checks} for run in runs if run.loaded is not None]
     rows = []
     for name, (title, note) in CHECKS.items() if known else ():
@@ -139,40 +139,48 @@ def check_rows(runs: Sequence[RunData]) -> list[Row]:
         for found in known:
             value = found[name].value
             text = ("yes" if value else "no") if name == "settled" and math.isfinite(value) else number(value)
-            mark = found[name].verdict.replace("not known", "not applicable, or too few data")
-            cells.append((f"{text} ({mark})" if math.isfinite(value) else mark, mark))
+            mark = found[name].verdict
+            cells.append((f"{text} ({mark})" if math.isfinite(value) else found[name].text, mark))
         rows.append(Row(title, f"{note} Should be: {known[0][name].expected}.", cells))
     for name, (title, note) in MORE.items():
-        values = [run.result.get("diagnostics", {}).get(name) for run in runs]
-        rows.append(Row(title, note, [(number(v) if isinstance(v, float) else "not known", "") for v in values]))
+        rows.append(Row(title, note, [(_diagnostic(run, name), "") for run in runs]))
     return rows
+
+
+def _diagnostic(run: RunData, name: str) -> str:
+    """Return a diagnostic as text, or `not applicable` with the reason."""
+    value = run.result.get("diagnostics", {}).get(name)
+    if isinstance(value, int | float) and math.isfinite(value):
+        return number(value)
+    why = run.loaded.not_applicable.get(name, "") if run.loaded is not None else ""
+    return f"not applicable: {why}" if why else "not applicable"
 
 
 # ------------------------------------------------------------------------------------------------------- first screen
 
 
 def verdict(run: RunData) -> Verdict:
-    """Return whether to trust a run, and why."""
+    """Return the verdict on a run, with its reasons."""
     alarms = [_alarm(run, str(line)) for line in run.result.get("diagnostics", {}).get("alarms", [])]
     rate, stopped = run.rate(), str(run.result.get("stopped", "running"))
     lines = [_ending(run, stopped)]
     if len(run.time) == 0:
         seen = [lesson["rate"] for lesson in run.lessons if lesson["rate"] > 0]
         if seen:
-            lines.append(f"The last round of learning saw about {number(seen[-1], 2)} /ps, with an unknown error.")
+            lines.append(f"The last learning round gave about {number(seen[-1], 2)} /ps, without an error bar.")
         return Verdict("part", "No rate yet: production has not begun", lines, alarms)
     if alarms:
         count = "One alarm" if len(alarms) == 1 else f"{len(alarms)} alarms"
-        return Verdict("bad", f"{count}: do not trust the interval yet", lines, alarms)
+        return Verdict("bad", f"{count}: the interval may be too narrow", lines, alarms)
     if not math.isfinite(rate.standard_error):
-        return Verdict("part", "No error bar yet: too little was seen", lines, alarms)
+        return Verdict("part", "No error bar yet: too few data", lines, alarms)
     if rate.relative_error > 0.3:
-        lines.append("The error is large: this is the order of magnitude, not more.")
+        lines.append("The error is large: the rate is an order of magnitude.")
     checks = run.loaded.checks if run.loaded is not None else []
-    passed, unknown = (sum(check.verdict == word for check in checks) for word in ("passed", "not known"))
+    passed, unknown = (sum(check.verdict == word for check in checks) for word in ("passed", "not applicable"))
     headline = f"No alarm: {passed} checks passed" + (f", {unknown} not applicable" if unknown else "")
-    # Said even when all is well: a reader who stops here must have seen it.
-    lines.append("No check can see a channel that no walker has entered.")
+    # Printed in every case: a reader may stop here.
+    lines.append("No check detects a channel that no walker has entered.")
     if stopped != "target":
         return Verdict("part", f"Not finished. {headline}", lines, alarms)
     return Verdict("good", headline, lines, alarms)
@@ -192,12 +200,12 @@ def _ending(run: RunData, stopped: str) -> str:
         return f"The run reached its target{asked}."
     if stopped == "lost":
         return "The run ended because walkers were lost: its rate must not be used."
-    more = "the rate is valid, its error larger than was asked for" if len(run.time) else "nothing can be said yet"
+    more = "the rate is valid, its error larger than the target" if len(run.time) else "there is no rate yet"
     where = stage(run)
     place = run.loaded.directory.name if run.loaded is not None else "DIR"
     how, option = STOPPED.get(stopped, (f"stopped ({stopped})", ""))
     how += f", in the stage {where}" if where else ""
-    return f"The run {how}, before its target{asked}: {more}. To go on: rlis resume {place}{option}"
+    return f"The run {how}, before its target{asked}: {more}. To continue: rlis resume {place}{option}"
 
 
 def stage(run: RunData) -> str:
@@ -214,18 +222,18 @@ def rate_words(run: RunData) -> list[str]:
     """Return what the rate and its interval mean, in plain words."""
     rate, (source, target) = run.rate(), ends(run)
     if math.isnan(rate.value):
-        return ["No transition rate can be given before the first round of production."]
+        return ["There is no rate before the first production round."]
     if rate.value == 0.0:
-        return [f"No transition from {source} to {target} was seen: the rate is only known to be small."]
+        return [f"No transition from {source} to {target} was observed: the rate is only bounded from above."]
     mean = 1.0 / rate.value
     every = f"One transition from {source} to {target} every {time_text(mean)} spent in state {source}"
     if not math.isfinite(rate.standard_error):
-        return [f"{every}. How far off this may be is not known yet."]
+        return [f"{every}. The error is not known yet."]
     low, high = rate.interval
     longest = time_text(1.0 / low, mean) if low > 0 else "unbounded"
     return [
         f"{every} (95{SPACE}% interval: {time_text(1.0 / high, mean)} to {longest}).",
-        "If the whole computation were repeated, about 95 of 100 such intervals would hold the true rate.",
+        "In repeated computations about 95 of 100 such intervals contain the true rate.",
     ]
 
 
@@ -252,14 +260,14 @@ def timestep(run: RunData) -> float:
 
 
 def definition_rows(run: RunData) -> list[Row]:
-    """Return what the rate is a rate of."""
+    """Return the definitions behind the rate."""
     (source, target), problem = ends(run), obtain(run, "problem")[0]
     others = [str(name) for name in run.result.get("others") or ()]
     config: Mapping[str, Any] = run.loaded.config if run.loaded is not None else {}
     dt, lag = timestep(run), float(config.get("lag_time", math.nan))
     direct = f"A path that enters {', '.join(others)} first does not count." if others else "There is no other region."
     rows = [
-        ("rate", f"Direct transitions {source} → {target} per time with {source} the last region seen. {direct}"),
+        ("rate", f"Direct transitions {source} → {target} per time with {source} the last region visited. {direct}"),
         ("system", f"{run.result.get('system')}; particles: {config.get('n_atoms', 'unknown')}; {_forces(run)}"),
         ("dynamics", _dynamics(problem)),
         ("temperature", f"beta = {number(float(run.result['beta']), 4)} mol/kJ, T = {number(temperature(run), 4)} K"),
@@ -267,7 +275,7 @@ def definition_rows(run: RunData) -> list[Row]:
         ("lag", f"{number(lag)} ps between two tests of the regions; nothing is tested in between"),
     ]
     regions = {region.name: _region(region) for region in problem.regions} if problem is not None else {}
-    parts = [(source, "source"), (target, "target"), *((name, "other, a dead end") for name in others)]
+    parts = [(source, "source"), (target, "target"), *((name, "other") for name in others)]
     rows += [(f"region {name}", f"{role}: {regions.get(name, 'see config.yaml')}") for name, role in parts]
     return [Row(name, "", [(text, "")]) for name, text in rows]
 
@@ -336,9 +344,9 @@ def cost_words(run: RunData) -> list[str]:
     spent, rate = costs(run), run.rate()
     brute, total = spent.get("brute force, estimated"), spent.get("total", 0.0)
     if run.result.get("method") == "brute":
-        return ["This run is brute force: nothing was biased or branched."]
+        return ["This run is brute force: unbiased, without branching."]
     if brute is None or total <= 0:
-        return ["What brute force would need cannot be told yet: rate, error and time step are needed for that."]
+        return ["The cost of brute force is not known yet: it needs the rate, its error and the time step."]
     mfpt, dt, error = 1.0 / rate.value, timestep(run), rate.relative_error
     # The standard deviation of n normal values is itself known to 1/sqrt(2 (n - 1)); its square to twice that.
     doubt = 1.0 / math.sqrt(2.0 * max(rate.n_batches - 1, 1))
@@ -350,13 +358,13 @@ def cost_words(run: RunData) -> list[str]:
         "this run.",
         "Each transition takes MFPT / dt steps of one walker, and 1 / error² of them are needed since their number is "
         f"Poisson. The error itself is known to about ±{percent(doubt)} from {rate.n_batches} batches, so this factor "
-        f"to about ±{percent(2 * doubt)}. Equilibration would come on top; wall times may compare differently, as "
+        f"to about ±{percent(2 * doubt)}. Equilibration is not included. The ratio of wall times differs, since "
         "branching and networks have their own overhead.",
     ]
 
 
 def cost_notes(run: RunData) -> str:
-    """Return what a run took, in words."""
+    """Return the cost of a run, in words."""
     cost = run.result.get("cost", {})
     total, calls, seconds = (
         number(float(x or 0.0)) for x in (costs(run).get("total"), cost.get("network_calls"), cost.get("seconds"))

@@ -1,4 +1,4 @@
-"""The results of a run for people: a table on the terminal, PNG figures, and one page `write.html`.
+"""Report: tables on the terminal, PNG figures, and one page `report.html`.
 
 Figures: rate of every batch, rate against rounds, share of the transitions that each root carries, durations of paths;
 and success paths and structures along one of them. The numbers come from `plot_data` and `estimators`, the figures from
@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -49,13 +50,13 @@ def report(directory: Path, figures: bool = True, problem: Problem | None = None
 
     paths = [path for path in run_directories(directory).values() if path == directory or holds_run(path)]
     if not paths:
-        raise bad_input("DIR", "a run directory with at least one direction begun", str(directory))
+        raise bad_input("DIR", "a run directory with at least one direction started", str(directory))
     if len(paths) == 2:
         check_directions(*paths)
     runs = [load(path, _of_direction(problem, path) if len(paths) == 2 else problem, trusted) for path in paths]
     console = Console()
     for run in runs:
-        for item in tables(run.result):
+        for item in tables(run.result, run.loaded.not_applicable if run.loaded is not None else {}):
             console.print(item)
     if not figures:
         return []
@@ -72,8 +73,11 @@ def _of_direction(problem: Problem | None, directory: Path) -> Problem | None:
 # ------------------------------------------------------------------------------------------------------------- tables
 
 
-def tables(result: Mapping[str, Any]) -> list[Any]:
-    """Return rich tables of the estimates and of the diagnostics, and the alarms as lines."""
+def tables(result: Mapping[str, Any], reasons: Mapping[str, str] = MappingProxyType({})) -> list[Any]:
+    """Return rich tables of the estimates and of the diagnostics, and the alarms as lines.
+
+    `reasons` says why a diagnostic does not apply, by name.
+    """
     from rich.table import Table
     from rich.text import Text
 
@@ -90,7 +94,7 @@ def tables(result: Mapping[str, Any]) -> list[Any]:
         if name in result:
             table.add_row(name.replace("_", " "), *_cells(result[name]), unit)
     notes = Table(box=None, show_header=False, pad_edge=False)
-    for name, text in _notes(result):
+    for name, text in _notes(result, reasons):
         notes.add_row(Text(name), Text(text))
     alarms = [Text(f"alarm: {line}", style="bold yellow") for line in result.get("diagnostics", {}).get("alarms", [])]
     return [table, notes, *alarms]
@@ -108,14 +112,16 @@ def _cells(estimate: Mapping[str, Any]) -> tuple[str, str, str]:
     return f"{value:.4g}", f"{100 * error / value:.1f} %", f"{low} .. {high}"
 
 
-def _notes(result: Mapping[str, Any]) -> list[tuple[str, str]]:
+def _notes(result: Mapping[str, Any], reasons: Mapping[str, str]) -> list[tuple[str, str]]:
     cost, diagnostics = result.get("cost", {}), result.get("diagnostics", {})
     evaluations = cost.get("force_evaluations", {})
     spent = ", ".join(f"{name} {count:.2e}" for name, count in evaluations.items())
     notes = [("force evaluations", spent), ("network calls", f"{cost.get('network_calls', 0):.2e}")]
     notes += [("time", f"{cost['seconds']:.0f} s")] if "seconds" in cost else []
     for name, value in diagnostics.items():
-        if isinstance(value, int | float):
-            notes.append((name.replace("_", " "), f"{value:.3g}"))
+        if value is None or isinstance(value, int | float):
+            known = value is not None and np.isfinite(value)
+            why = f": {reasons[name]}" if name in reasons else ""
+            notes.append((name.replace("_", " "), f"{value:.3g}" if known else f"not applicable{why}"))
     notes += [("stopped by", str(result["stopped"]))] if "stopped" in result else []
     return [*notes, ("seed", str(result.get("seed")))]

@@ -54,5 +54,5 @@ def guess_text(found: dict[str, Any] | None) -> str:
     """Return the guess in words, or nothing."""
     if found is None:
         return ""
-    often = ", which counts paths that rest in a trap as failures" if found["source"] == "splitting" else ""
+    often = ", which counts paths in a metastable state as failures" if found["source"] == "splitting" else ""
     return f"; a guess without an error bar, from {found['source']}{often}: {found['value']:.2g} /ps"

@@ -20,7 +20,7 @@ from ..display import notebook
 from ..display.text import rate_text
 from ..errors import bad_input
 from ..paths.ensemble import PathEnsemble
-from ..statistics import channels, diagnostics, estimators
+from ..statistics import channels, diagnostics, estimators, not_applicable
 from ..statistics.diagnostics import Diagnostic
 from ..statistics.estimators import BatchTotals, Estimate
 from ..statistics.initial_transient import LAGS_OF_BRUTE_FORCE, rounds_left_out
@@ -204,17 +204,24 @@ class Result:
 
         if not self._run.value_path.exists():
             raise bad_input(
-                "value", "a run that has learned a value function", str(self.directory), "brute runs have none"
+                "value", "a run that has learned a value function", str(self.directory), "brute force has none"
             )
         return ValueFunction.load(self._run.value_path, self.problem, self._run.read_value())
 
     @cached_property
     def checks(self) -> list[Diagnostic]:
-        """Every check of the error bar with its verdict, see `openmm_rlis.diagnostics`."""
+        """Every check of the error bar with its verdict, see `statistics.diagnostics`."""
         settled = all(info.get("settled") is not False for info in self._infos)
         numbers = diagnostics.measure(self._production)
         found = diagnostics.checks(self._production, numbers, self.rate, self.ended, settled)
+        why = self.not_applicable
+        found = [one if np.isfinite(one.value) else replace(one, reason=why.get(one.name, "")) for one in found]
         return [diagnostics.lost(self.lost), *found]
+
+    @cached_property
+    def not_applicable(self) -> dict[str, str]:
+        """Why a diagnostic is NaN, by name."""
+        return not_applicable.reasons(self._production, diagnostics.measure(self._production))
 
     @cached_property
     def diagnostics(self) -> dict[str, Any]:

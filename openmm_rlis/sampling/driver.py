@@ -174,7 +174,7 @@ class Loop:
                 n_roots = roots_to_learn_from(history[1:], index, self.settings, *self._need())
                 if n_roots == 0:
                     break
-                self._tell("learning", index, f"walks of {n_roots} roots")
+                self._tell("learning", index, f"branching walks from {n_roots} roots")
                 self.meter.beat()
                 engine = make_engine(self.inner, self.settings, self.config["platform"], history[-1].value)
                 settings = self.settings.model_copy(update={"learning_roots": n_roots})
@@ -230,7 +230,8 @@ class Loop:
             self.journal.write("plan", 0, importance, {**asdict(plan), **spent}, cost.force_evaluations)
         stored = self.store.read_round("plan", 0)
         plan = Plan.from_info(stored.info)
-        self._tell("plan", 0, f"{plan.flux_lags} lags in A, {plan.n_roots} roots a batch; {self._disk(plan)}")
+        division = f"{plan.flux_lags} lags of basin simulation, {plan.n_roots} roots a batch"
+        self._tell("plan", 0, f"{division}; {self._disk(plan)}")
         # Runs made before the importance was measured stored none: theirs was V.
         return plan, Importance(**stored.arrays) if stored.arrays else UNTEMPERED
 
@@ -320,12 +321,12 @@ class Loop:
         n = self.settings.n_batches * self.settings.replicas
         per_round = n * self.problem.n_atoms * 49
         free = shutil.disk_usage(self.store.path).free
-        disk = f"{size_text(per_round)} of state a round, that of paths follows; {size_text(free)} free"
+        disk = f"{size_text(per_round)} per round for replicas, paths to be added; {size_text(free)} free"
         return f"predicted disk use: {disk}{platform_text(self.config)}"
 
     def _disk(self, plan: Plan) -> str:
         frames = plan.frames_per_root * plan.n_roots * self.settings.n_batches
-        return f"predicted disk use: {size_text(predicted_bytes(int(frames), self.problem.n_atoms))} of paths a round"
+        return f"predicted disk use: {size_text(predicted_bytes(int(frames), self.problem.n_atoms))} a round for paths"
 
     def _tell(self, stage: str, index: int, message: str = "", rate: Estimate | None = None) -> None:
         self.teller.tell(Progress(stage, index, rate, message=message))

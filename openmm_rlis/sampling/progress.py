@@ -1,7 +1,7 @@
-"""Progress: tells whoever watches, and the log of the run directory, where a run stands.
+"""Progress: reports stage, rate and cost of a run to a callback and to the log of the run directory.
 
-Something is told at every event, and after `SECONDS_BETWEEN_BEATS` without one: then it is what was told last, with the
-cost and the time of now. The cost is that of the meter, so it never falls.
+A report is made at every event, and `SECONDS_BETWEEN_BEATS` after the last one: then the last report is repeated with
+the present cost and time. The cost is that of the meter and never decreases.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ SECONDS_BETWEEN_LEVELS = 5.0
 
 @dataclass(frozen=True)
 class Progress:
-    """Where a run stands, for whoever watches."""
+    """State of a run: stage, round, rate so far, cost, remaining time."""
 
     stage: str
     round: int
@@ -39,7 +39,7 @@ Report = Callable[[Progress], None]
 
 
 class Teller:
-    """Tells a person and the log where a run stands; the meter makes it speak when nobody else does."""
+    """Sends `Progress` to the callback and to the log; the meter calls `beat` between events."""
 
     def __init__(self, store: RunDirectory, meter: Meter, report: Report) -> None:
         self._store, self._meter, self._report = store, meter, report
@@ -47,7 +47,7 @@ class Teller:
         meter.on_beat, meter.on_note = self.beat, self.say
 
     def tell(self, progress: Progress) -> None:
-        """Tell where the run stands; the cost and the time are filled in."""
+        """Report progress; cost and time are filled in."""
         self._when = time.monotonic()
         told = replace(progress, force_evaluations=self._meter.evaluations, seconds=self._meter.seconds)
         self._last = told
@@ -56,27 +56,27 @@ class Teller:
         self._report(told)
 
     def beat(self) -> None:
-        """Say that the run is alive, if nothing was said for a while."""
+        """Repeat the last report if it is older than `SECONDS_BETWEEN_BEATS`."""
         silent = time.monotonic() - self._when
         if silent >= SECONDS_BETWEEN_BEATS:
             left = self._last.seconds_left
             self.tell(replace(self._last, message="", seconds_left=None if left is None else max(left - silent, 0.0)))
 
     def say(self, message: str) -> None:
-        """Say something in the stage that was told last."""
+        """Report a message in the present stage."""
         self.tell(replace(self._last, message=message))
 
     def window(self, window: int, rate: float, _: int = 0) -> None:
-        """Tell of a window of the run in A."""
-        self.tell(Progress("flux", window, message=f"starts of walks per ps: {rate:.4g}"))
+        """Report a window of the basin simulation."""
+        self.tell(Progress("flux", window, message=f"exit rate {rate:.4g} /ps"))
 
     def level(self, message: str) -> None:
-        """Tell of a level of splitting, unless something was told a moment ago."""
+        """Report a level of splitting, at most every `SECONDS_BETWEEN_LEVELS`."""
         if time.monotonic() - self._when > SECONDS_BETWEEN_LEVELS:
             self.tell(Progress("start", 0, message=message))
 
     def production(self, result: Result, index: int, wanted: float, goal: Goal) -> None:
-        """Tell of production after `index` rounds; `wanted` is the error at which it ends."""
+        """Report production after `index` rounds; `wanted` is the relative error at which it stops."""
         if index == 0:
             self.tell(Progress("production", 0))
             return
@@ -86,5 +86,5 @@ class Teller:
             fraction = min(1.0, (wanted / error) ** 2)
             left = result.production_seconds * (1.0 / fraction - 1.0)
         goes_on = error <= goal.target_relative_error and error > wanted
-        why = f"an alarm is on: goes on to an error of {wanted:.2g}" if goes_on else ""
+        why = f"an alarm doubts the error bar: the run continues to an error of {wanted:.2g}" if goes_on else ""
         self.tell(Progress("production", index, result.rate, fraction=fraction, seconds_left=left, message=why))

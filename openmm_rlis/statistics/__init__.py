@@ -1,1 +1,1 @@
-"""The estimators and what they rest on, in NumPy and SciPy only; readable as a paper."""
+"""Estimators, weights, branching and diagnostics, in NumPy and SciPy only; readable as a paper."""

@@ -157,7 +157,7 @@ def resample(log_weights: ArrayLike, n: int, rng: np.random.Generator) -> Offspr
     _check_count("n", n)
     log_total = log_sum(log_weights)
     if log_total == -np.inf:
-        raise bad_input("log_weights", "a positive weight", "none", "an extinct population needs no comb")
+        raise bad_input("log_weights", "a positive weight", "none", "an extinct population cannot be resampled")
     log_share = log_weights - log_total
     parents = _systematic(np.exp(log_share), n, rng)
     return Offspring(parents, -math.log(n) - log_share[parents])
@@ -217,7 +217,7 @@ def draw_roots(
     log_total = log_sum(log_values)
     if log_total == -np.inf:
         got = f"{log_values.size} points, none with V > 0"
-        raise bad_input("log_values", "a pool with a positive V", got, "collect exits first, and keep V in log space")
+        raise bad_input("log_values", "a pool with a positive V", got, "collect exits first; compute V in log space")
     p = (1.0 - uniform_share) * np.exp(log_values - log_total) + uniform_share / log_values.size
     indices = _systematic(p, n_roots, rng)
     return indices, -np.log(float(n_roots) * log_values.size * p[indices])

@@ -1,19 +1,21 @@
-"""Diagnostics: what the records of a run say about its own error bar.
+"""Diagnostics: tests of the reported standard error with the records of the run itself.
 
-Every check compares things that must agree if batches are independent and no part of the answer is hidden:
+Each check compares quantities that must agree if batches are independent and no channel was missed:
 
-    weights       tail index and largest shares of roots and batches: does a handful carry the sum?
+    weights       tail index and largest shares of roots and of batches
     norm          E_Q[W] = 1 over all ended paths
-    control       what arrived against what is reported, which differ by a control variate: 0 on average
-    defence       roots that play no roulette against those that do, and what they bring home by where V is tiny
-    halves        odd batches against even ones, early rounds against late ones: is there drift?
-    inside        the share of the time in state A that is spent inside A, early against late: the same, seen sooner
-    exits         the exit rates of the batches' own basin simulations: is one of them stuck in a part of A?
-    excursions    the time outside the core in the first lags of an excursion, by basin simulation and by walks
-    late          the share of the time in state A that only the walks see: is there a slow place that is no region?
+    control       sum of the control variate, expectation 0
+    defence       rate from defensive roots (no roulette) against the rate from the others; weight that arrived
+                  through configurations with G < low / 3
+    halves        odd against even batches, early against late rounds: detects drift
+    inside        share of the time in state A that is spent inside A, early against late rounds: detects drift earlier
+    exits         exit rates of the batches' basin simulations: detects replicas confined to a part of A
+    excursions    time outside the core in the first lags of an excursion, from basin simulation and from walks
+    late          share of the time in state A in excursions longer than `excursion_lags`: detects a metastable
+                  state that is not a region
 
-Each alarm says what it means and what to do. Tests are at a false-alarm rate of about 0.2 % each. They are alarms, not
-proofs: a channel that no walker has entered is seen by none of them. NumPy and SciPy only.
+Each alarm states its meaning and a remedy. The false-alarm rate of each test is about 0.2 %. No check detects a channel
+that no walker has entered. NumPy and SciPy only.
 """
 
 from __future__ import annotations
@@ -30,25 +32,26 @@ from .weights import effective_sample_size, tail_index
 Array = NDArray[np.float64]
 FALSE_ALARM = 0.002
 NOT_OF_THE_ERROR = ("lost", "rounds", "settled", "ended", "thinned_share", "late_share")
-"""Checks whose alarm more paths do not help."""
-ROUNDING = 1e-9
-"""Differences of times below this share of them are none."""
+"""Checks whose alarm does not concern the error bar: more paths do not clear it."""
+TIME_ROUNDING = 1e-9
+"""Relative differences of times below this are rounding."""
 MOST_LATE = 0.1
-"""Share of the time in state A in excursions beyond `settings.excursion_lags`, above which a person is told."""
+"""Share of the time in state A in excursions beyond `settings.excursion_lags`, above which there is an alarm."""
 FEWEST_EXITS = 20
-"""Exits of a batch, on average, below which their numbers are too uneven for a test that takes them as normal."""
+"""Mean exits per batch below which their distribution is too far from normal for Grubbs' test."""
 FEWEST_ROOTS = 20
-"""Roots with success, below which nothing can be said about tails and agreement."""
+"""Successful roots below which no score is computed."""
 
 
 @dataclass(frozen=True)
 class Production:
-    """All production rounds in one place.
+    """All production rounds.
 
-    `totals` per batch; (n_rounds, n_batches) `transitions`, `exits` and `ended` (weight ended anywhere over exits); per
-    root the weight that arrived `root_weights`, what the control variate took from it `root_control`, its batch
-    `root_batches` and whether it was `root_defensive`; `hidden`, the part of what arrived of defensive roots that came
-    by where V had all but given it up; `n_thinned` roots whose walkers came to the cap; and times in ps, (n_rounds,
+    `totals`: sums per batch. `transitions`, `exits` and `ended` (n_rounds, n_batches): `ended` is the norm, the weight
+    that ended anywhere over the weight of the roots. Per root (n_roots,): `root_weights`, the weight that arrived in B;
+    `root_control`, the control variate subtracted from it; `root_batches`, its batch; `root_defensive`, whether its
+    walkers play no roulette. `hidden`: weight of defensive roots that arrived through configurations with G < low / 3.
+    `n_thinned`: number of roots that were thinned to `max_walkers`. The remaining fields are times in ps, (n_rounds,
     n_batches), see `production.Record`.
     """
 
@@ -75,39 +78,40 @@ class Production:
 
     @property
     def n_rounds(self) -> int:
-        """Rounds so far."""
+        """Number of production rounds."""
         return len(self.ended)
 
     @property
     def n_batches(self) -> int:
-        """Batches of each round."""
+        """Number of batches."""
         return len(self.totals.time)
 
     @property
     def root_contributions(self) -> Array:
-        """What each root adds to the transitions, (n_roots,); less than nothing now and then."""
+        """Contribution of each root to the transitions, (n_roots,); may be negative."""
         return self.root_weights - self.root_control
 
     @property
     def defended(self) -> float:
-        """What arrived of defensive roots."""
+        """Weight of defensive roots that arrived in B."""
         return float(self.root_weights[self.root_defensive].sum())
 
 
 def score_limit(n_batches: int) -> float:
-    """Return what a difference over its standard error from `n_batches` exceeds by chance once in 500 (Student's t)."""
+    """Return the two-sided 0.2 % point of Student's t with `n_batches` - 1 degrees of freedom."""
     return float(student_t.ppf(1.0 - FALSE_ALARM / 2.0, max(n_batches - 1, 1)))
 
 
 def measure(found: Production) -> dict[str, float]:
-    """Return every diagnostic as a number, NaN where the run is too short to say.
+    """Return every diagnostic as a number, NaN where it does not apply or data are too few (see `not_applicable`).
 
-    `ess` of the weights that arrived, `tail_index` of as many of the largest root contributions in size (where nothing
-    arrived there is the control variate alone, a cloud of small numbers, no tail), `largest_root_share` of all,
-    `batch_tail_index` and `largest_batch_share` of batches, and standard scores (differences over their standard
-    errors) `defence_score`, `batch_halves_score`, `round_halves_score`, `control_score`, `exits_score`; `hidden_share`
-    is the share of the transitions of defensive roots that V had all but given up on their way, `thinned_share` that of
-    roots whose walkers came to the cap.
+    `ess` is that of the weights that arrived. `tail_index` is fitted to the n largest root contributions in absolute
+    value, n the number of roots that arrived (the others hold the control variate alone: small numbers, no tail).
+    `largest_root_share` is over all roots; `batch_tail_index` and `largest_batch_share` are over batches. Standard
+    scores, differences over their standard errors: `defence_score`, `batch_halves_score`, `round_halves_score`,
+    `inside_halves_score`, `control_score`, `excursions_score`; `exits_score` is Grubbs' statistic. `hidden_share` is
+    the share of the weight of defensive roots that arrived through configurations with G < low / 3; `thinned_share`
+    the share of roots thinned to `max_walkers`; `late_share` that of the time in long excursions.
     """
     weights = found.root_weights[found.root_weights > 0]
     k = found.totals.transitions
@@ -140,12 +144,16 @@ def measure(found: Production) -> dict[str, float]:
 
 @dataclass(frozen=True)
 class Diagnostic:
-    """One check: its name, the value found (NaN if too little was seen), what it should be, and the alarm or ""."""
+    """One check: its name, its value, what is expected, and the alarm or "".
+
+    `value` is NaN where the check does not apply or data are too few; `reason` then says why.
+    """
 
     name: str
     value: float
     expected: str
     alarm: str
+    reason: str = ""
 
     @property
     def doubts_error(self) -> bool:
@@ -154,53 +162,58 @@ class Diagnostic:
 
     @property
     def verdict(self) -> str:
-        """`alarm`, `passed`, or `not known`."""
-        return "alarm" if self.alarm else "passed" if np.isfinite(self.value) else "not known"
+        """`alarm`, `passed`, or `not applicable`."""
+        return "alarm" if self.alarm else "passed" if np.isfinite(self.value) else "not applicable"
+
+    @property
+    def text(self) -> str:
+        """The value, or `not applicable` with the reason."""
+        return f"{self.value:.3g}" if np.isfinite(self.value) else f"not applicable: {self.reason}"
 
 
 def checks(
     found: Production, numbers: dict[str, float], rate: Estimate, ended: Estimate, settled: bool
 ) -> list[Diagnostic]:
-    """Return every check with its verdict; alarms are one line each: what it means, what to do."""
-    # With a control variate the rate may differ from 0 though nothing arrived; brute force has no roots.
+    """Return every check with its verdict; an alarm is one line with its meaning and a remedy."""
+    # With a control variate the rate may differ from 0 although no weight arrived; brute force has no roots.
     walked = len(found.root_weights) > 0
     nothing = found.n_rounds > 0 and float(found.root_weights.sum() if walked else rate.value) == 0.0
     n = found.n_batches
     tail, root, batch = (numbers[name] for name in ("tail_index", "largest_root_share", "largest_batch_share"))
     most, limit = max(0.2, 4.0 / n), score_limit(n)
-    # A tail fitted to few roots is uncertain. Where there is one with k = 0.7, the largest of n roots has a share of
-    # Gamma(2 - k) n^(k - 1) on average: a sixth of that is asked for.
+    # A tail index from few roots is uncertain. For k = 0.7 the largest of n roots has the mean share
+    # Gamma(2 - k) n^(k - 1): the alarm requires a sixth of that.
     heavy = 0.15 * max(float(np.count_nonzero(found.root_weights)), 1.0) ** -0.3
     rows = [
         (
             "rounds", float(found.n_rounds), "above 0", found.n_rounds == 0,
-            "no production round was finished: there is no rate; carry on with larger limits (rlis resume)",
+            "no production round was finished: there is no rate; continue with larger limits (rlis resume)",
         ),
         (
             "settled", float(settled) if found.n_rounds else float("nan"), "yes", not settled,
-            "the run in A did not settle before production: the exit rate may still drift; make A larger, or "
-            "give slow neighbours of A as `others`",
+            "the basin simulation did not equilibrate before production: the exit rate may still drift; make A larger, "
+            "or define metastable neighbours of A as `others`",
         ),
         (
             "transitions", float(found.totals.transitions.sum()) if found.n_rounds else float("nan"), "above 0",
-            nothing, "no transition was seen: the rate is only bounded from above; run longer",
+            nothing, "no transition was observed: the rate is only bounded from above; run longer",
         ),
         (
             "tail_index", tail, f"at most 0.7, or no root above {heavy:.1%}", tail > 0.7 and root > heavy,
-            f"tail index {tail:.2f} > 0.7: a few roots carry the result and its error bar is too small; run longer, or "
-            "learn longer (settings.learning_rounds)",
+            f"tail index {tail:.2f} > 0.7: a few roots dominate the rate and its error bar is too small; run longer, "
+            "or learn longer (settings.learning_rounds)",
         ),
         (
             "largest_root_share", root, "at most 0.1", root > 0.1,
-            f"one root carries {root:.0%} of the transitions: run longer",
+            f"one root contributes {root:.0%} of the transition weight: run longer",
         ),
         (
             "largest_batch_share", batch, f"at most {most:.2g}", batch > most,
-            f"one batch of {n} carries {batch:.0%} of the transitions: run longer",
+            f"one batch of {n} contributes {batch:.0%} of the transition weight: run longer",
         ),
         (
             "ended", ended.value, f"1 within {limit:.1f} errors", abs(ended.value - 1.0) > limit * ended.standard_error,
-            f"weights of all ended paths sum to {ended.value:.3f} instead of 1: report this as a bug",
+            f"the norm (weight of all ended paths over that of roots) is {ended.value:.3f} instead of 1: report a bug",
         ),
     ]  # fmt: skip
     first = [Diagnostic(name, value, expected, text if bad else "") for name, value, expected, bad, text in rows]
@@ -208,33 +221,33 @@ def checks(
 
 
 def lost(message: str) -> Diagnostic:
-    """Return the check that no walker was lost; `message` says how a run ended that lost some, or nothing."""
+    """Return the check that no walker was lost; `message` is the error that ended the run, or ""."""
     text = f"the run ended because walkers were lost, and its rate must not be used: {message}"
     return Diagnostic("lost", float(bool(message)), "0", text if message else "")
 
 
 def alarms(found: Production, numbers: dict[str, float], rate: Estimate, ended: Estimate, settled: bool) -> list[str]:
-    """Return what should keep a person from trusting the error bar, one line each: what it means, what to do."""
+    """Return the alarms, one line each with its meaning and a remedy."""
     return [check.alarm for check in checks(found, numbers, rate, ended, settled) if check.alarm]
 
 
 def _disagreements(numbers: dict[str, float], n_batches: int) -> list[Diagnostic]:
     limit = score_limit(n_batches)
     causes = {
-        "defence_score": "roots without roulette and the others disagree by {:.1f} standard errors: the value function "
-        "hides a channel; trust roots without roulette (settings.defensive_share=1) or learn longer",
-        "batch_halves_score": "two halves of the batches disagree by {:.1f} standard errors: the error bar is too "
-        "small; run longer",
-        "round_halves_score": "early and late rounds disagree by {:.1f} standard errors: A was not in equilibrium; run "
-        "longer",
-        "control_score": "what arrived and what is reported differ by {:.1f} standard errors of the control variate: "
-        "the value function is very uneven and the error bar may be too small; learn longer, or settings.control=false",
-        "inside_halves_score": "early and late rounds disagree by {:.1f} standard errors about the share of the time "
-        "that is spent inside A: A was not in equilibrium with the places outside it; run longer",
-        "excursions_score": "walks and basin simulation disagree by {:.1f} standard errors about the time outside the "
-        "core: A was not in equilibrium, or weights are wrong; run longer, and report it as a bug if it stays",
-        "exits_score": "one batch has an exit rate {:.1f} standard deviations from the others: A holds parts that do "
-        "not mix; make A smaller, or give the parts as separate regions",
+        "defence_score": "the rates from defensive roots (no roulette) and from the others differ by {:.1f} standard "
+        "errors: the value function hides a channel; set settings.defensive_share=1, or learn longer",
+        "batch_halves_score": "the rates of odd and even batches differ by {:.1f} standard errors: the error bar is "
+        "too small; run longer",
+        "round_halves_score": "the rates of early and late rounds differ by {:.1f} standard errors: A was not in "
+        "equilibrium; run longer",
+        "control_score": "the sum of the control variate differs from 0 by {:.1f} standard errors: the value function "
+        "is very uneven and the error bar may be too small; learn longer, or set settings.control=false",
+        "inside_halves_score": "the shares of time inside A in early and late rounds differ by {:.1f} standard errors: "
+        "A was not in equilibrium with its surroundings; run longer",
+        "excursions_score": "the times outside the core from walks and from the basin simulation differ by {:.1f} "
+        "standard errors: A was not in equilibrium, or weights are wrong; run longer, and report a bug if it persists",
+        "exits_score": "the exit rate of one batch deviates from the others by {:.1f} standard deviations: A contains "
+        "parts that do not mix; make A smaller, or define the parts as separate regions",
     }
     found = []
     for name, text in causes.items():
@@ -247,17 +260,17 @@ def _value_function(numbers: dict[str, float], walked: bool) -> list[Diagnostic]
     hidden, thinned = numbers["hidden_share"], numbers["thinned_share"] if walked else float("nan")
     late = numbers["late_share"]
     slow = (
-        f"{late:.0%} of the time in state A is spent in long excursions that the basin simulation does not follow: "
-        "there is a slow place that is no region. The rate counts the time there; if it should not, give the place as "
+        f"{late:.0%} of the time in state A is spent in excursions longer than settings.excursion_lags: there is a "
+        "metastable state that is not a region. The rate includes the time there; to exclude it, define the state as "
         "a region in `others`; the longest failure paths show where it is"
     )
     small = (
-        f"{hidden:.0%} of the transitions came by where the value function had all but given them up: it is far too "
-        "small in a live channel and the error bar may be too small; learn longer"
+        f"{hidden:.0%} of the transition weight passed through configurations with G below window_low/3: the value "
+        "function is far too small in a reactive channel and the error bar may be too small; learn longer"
     )
     large = (
-        f"walkers of {thinned:.0%} of the roots came to the cap (settings.max_walkers): the value function is far too "
-        "large somewhere, time is lost there; learn longer, or give the dead end in `others`"
+        f"{thinned:.0%} of the roots reached the maximum number of walkers (settings.max_walkers): the value function "
+        "is far too large in some configurations, which costs time; learn longer, or define a dead end as `others`"
     )
     return [
         Diagnostic("hidden_share", hidden, "at most 0.25", small if hidden > 0.25 else ""),
@@ -267,7 +280,7 @@ def _value_function(numbers: dict[str, float], walked: bool) -> list[Diagnostic]
 
 
 def _defence(found: Production) -> float:
-    """Return the standard score, over batches, of the difference between the rates by the two kinds of roots."""
+    """Return the standard score, over batches, of the difference between the rates from the two kinds of roots."""
     kinds = found.root_defensive, ~found.root_defensive
     sums, counts = (
         [np.bincount(found.root_batches[kind], w[kind], found.n_batches) for kind in kinds]
@@ -281,9 +294,9 @@ def _defence(found: Production) -> float:
 
 
 def _control(found: Production) -> float:
-    """Return the standard score of the control variate; NaN without one.
+    """Return the standard score of the sum of the control variate; NaN without one.
 
-    Its parts are of mean zero one by one, so their squares give the error: steadier than 20 skewed batches.
+    Each root's term has mean zero, so the sum of squares over roots is the variance: less noisy than 20 skewed batches.
     """
     error = float(np.sqrt(np.square(found.root_control).sum()))
     enough = np.count_nonzero(found.root_weights) >= FEWEST_ROOTS
@@ -303,13 +316,13 @@ def _inside(found: Production) -> float:
     if half == 0 or not np.isfinite(found.inside).all() or total <= 0.0:
         return float("nan")
     residuals = _residuals(found.inside, found.time)
-    if np.abs(residuals).max() < ROUNDING * total / found.time.size:
+    if np.abs(residuals).max() < TIME_ROUNDING * total / found.time.size:
         return float("nan")
     return _score(residuals[:half].mean(0) - residuals[-half:].mean(0))
 
 
 def _residuals(sums: Array, time: Array) -> Array:
-    """Return what is seen less what all of it together foresees for the time; arrays of one shape."""
+    """Return the sums less their expectation, time x (total sum / total time); arrays of one shape."""
     total = float(time.sum())
     return np.asarray(sums - (float(sums.sum()) / total if total > 0.0 else 0.0) * time)
 

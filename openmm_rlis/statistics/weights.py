@@ -90,7 +90,7 @@ def log_mean(log_weights: ArrayLike) -> float:
     """
     array = checked_log_weights(log_weights)
     if array.size == 0:
-        raise bad_input("log_weights", "at least one weight", "none", "the mean of nothing is not defined")
+        raise bad_input("log_weights", "at least one weight", "none", "the mean of no weights is not defined")
     return log_sum(array) - float(np.log(array.size))
 
 

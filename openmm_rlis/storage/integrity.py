@@ -69,7 +69,7 @@ def _chain_end(run: Path) -> str | None:
         first = min(path for path, before in loose.items() if before not in known)
         raise StorageError(
             f"{first} follows none of the stored rounds: a round before it is missing, or it is of another run; "
-            "put back what was there"
+            "restore the missing rounds"
         )
     return seal
 

@@ -1,4 +1,4 @@
-"""Status: where a run stands, from its files alone; neither torch, openmm nor NumPy is needed."""
+"""Status: stage, rate and cost of a run, from its files alone; neither torch, openmm nor NumPy is needed."""
 
 from __future__ import annotations
 
@@ -68,10 +68,10 @@ def _status_line(told: Mapping[str, Any]) -> str:
         line = f"rate {rate_text(snapshot.rate)} | {snapshot.evaluations()} | {duration(snapshot.seconds)}"
         return f"done (stopped by {told['stopped']}) | {line}"
     if not snapshot.stage:
-        return "no whole round yet" + (", running" if told["state"] == "running" else "")
-    end = "not running, carry on with `rlis resume`" if told["state"] == "interrupted" else "running"
+        return "no complete round yet" + (", running" if told["state"] == "running" else "")
+    end = "not running, continue with `rlis resume`" if told["state"] == "interrupted" else "running"
     now = snapshot.after(age or 0.0) if told["state"] == "running" else snapshot
-    return f"{now.line()} | {end}" + ("" if age is None else f", last sign of life {duration(age)} ago")
+    return f"{now.line()} | {end}" + ("" if age is None else f", last update {duration(age)} ago")
 
 
 def is_being_written(directory: Path) -> bool:

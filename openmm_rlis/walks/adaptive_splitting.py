@@ -58,7 +58,7 @@ class SplittingPath:
     code: int = OUTSIDE
 
     def best(self) -> float:
-        """Return the highest score so far; that of a path in B is infinite."""
+        """Return the largest score of the path, infinite once it ended in the target."""
         return np.inf if self.code == TARGET else max(self.scores)
 
 
@@ -115,7 +115,7 @@ def find_target(problem: Problem, engine: Engine, rng: np.random.Generator, max_
         except DivergedError as error:
             if factor == 1.0:
                 raise
-            lost = f" (hotter, {error})"
+            lost = f" (at higher temperature: {error})"
             break
         finally:
             engine.cost.force_evaluations += explorer.cost.force_evaluations
@@ -172,7 +172,7 @@ def split(
             raise UnreachableError(
                 f"target: expected a region that paths from {engine.problem.source.name} can reach, got none in "
                 f"{engine.problem.target.name} after {len(levels)} levels (best score {best.max():.4f} of 1); "
-                "check the region, or shorten the lag: paths that fall back within one cannot climb"
+                "check the region, or shorten the lag: paths that return to A within one lag make no progress"
             )
         floor = levels[-1] if levels else -np.inf
         lost += _ended_elsewhere([paths[i] for i in dead])

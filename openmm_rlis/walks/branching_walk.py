@@ -170,12 +170,13 @@ def walk(
         if n_lags >= max_lags:
             raise RlisError(
                 f"{len(alive.root)} walkers did not reach any region in {max_lags} lags; "
-                "give the trap as a region in `others`" + (IN_A if engine.problem.has_core else "")
+                "define the metastable state as a region in `others`" + (IN_A if engine.problem.has_core else "")
             )
         if n_lags in LONG:
             warnings.warn(
-                f"{len(alive.root)} walkers have been outside all regions for {n_lags} lags; if they rest in a trap, "
-                "stop the run and give the trap as a region in `others`" + (IN_A if engine.problem.has_core else ""),
+                f"{len(alive.root)} walkers have been outside all regions for {n_lags} lags; if they are in a "
+                "metastable state, stop the run and define it as a region in `others`"
+                + (IN_A if engine.problem.has_core else ""),
                 stacklevel=2,
             )
         n_lags += 1

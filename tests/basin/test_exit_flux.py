@@ -202,5 +202,5 @@ def test_a_drift_is_waited_for(monkeypatch: pytest.MonkeyPatch, drift: float, me
 
 def test_a_source_that_is_never_left_is_an_input_error() -> None:
     engine = engine_of(double_well(60.0, source=(-9.0, 0.0), timestep=0.0005))
-    with pytest.raises(InputError, match="source: expected a region that the dynamics leaves"):
+    with pytest.raises(InputError, match="source: expected a region that unbiased trajectories leave"):
         equilibrate(engine, 4, first_window=2, max_windows=3)

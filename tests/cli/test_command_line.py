@@ -358,7 +358,7 @@ def log_line(**values: object) -> str:
 
 def test_status_reads_files_only(rlis: Rlis, tmp_path: Path) -> None:
     (tmp_path / "config.yaml").write_text("a: 1\n")
-    assert rlis("status", tmp_path)[1] == "no whole round yet\n"
+    assert rlis("status", tmp_path)[1] == "no complete round yet\n"
     progress = {
         "stage": "learning",
         "round": 2,
@@ -376,7 +376,7 @@ def test_status_reads_files_only(rlis: Rlis, tmp_path: Path) -> None:
     (tmp_path / "log.jsonl").write_text("\n".join(lines))
     status, out, _ = rlis("status", tmp_path)
     assert status == 0 and out.startswith("learning 3 | rate - | 1.00e+02 evaluations, 2.0e+01/s | 0:05")
-    assert "not running, carry on with `rlis resume`" in out and "ago" in out
+    assert "not running, continue with `rlis resume`" in out and "ago" in out
     (tmp_path / "result.json").write_text(json.dumps({"stopped": "max_seconds", "rate": RATE.to_dict()}))
     assert rlis("status", tmp_path)[1].startswith("learning 3")  # resumed after the limit, and not done again yet
     (tmp_path / "log.jsonl").write_text(log_line(**{**progress, "stage": "done"}))
@@ -477,11 +477,11 @@ def test_status_tells_a_running_run_from_an_interrupted_one(rlis: Rlis, tmp_path
     xml = "<System><Particles><Particle/></Particles></System>"
     progress = {"stage": "production", "round": 3, "rate": RATE.to_dict(), "force_evaluations": 100, "seconds": 5.0}
     with RunDirectory.create(tmp_path / "run", {}, xml) as run:
-        assert rlis("status", tmp_path / "run")[1] == "no whole round yet, running\n"
+        assert rlis("status", tmp_path / "run")[1] == "no complete round yet, running\n"
         run.log("progress", **progress)
-        assert "| running, last sign of life 0:0" in rlis("status", tmp_path / "run")[1]
+        assert "| running, last update 0:0" in rlis("status", tmp_path / "run")[1]
         running = json.loads(rlis("status", tmp_path / "run", "--json")[1])
-    assert "| not running, carry on with `rlis resume`" in rlis("status", tmp_path / "run")[1]
+    assert "| not running, continue with `rlis resume`" in rlis("status", tmp_path / "run")[1]
     interrupted = json.loads(rlis("status", tmp_path / "run", "--json")[1])
     assert (running["state"], interrupted["state"]) == ("running", "interrupted")
     for told in (running, interrupted):

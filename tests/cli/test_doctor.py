@@ -52,7 +52,7 @@ def test_this_machine_is_fit_and_the_forces_of_every_backend_that_loads_are_righ
 def test_text_has_a_line_for_each_finding_and_a_verdict(capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.execute(["doctor"]) == 0
     lines = capsys.readouterr().out.splitlines()
-    assert lines[-1] == "all that a run needs works" and any(line.startswith("platform   Reference") for line in lines)
+    assert lines[-1] == "all required components work" and any(x.startswith("platform   Reference") for x in lines)
     assert any(line.startswith("speed      unbiased: ") and "walker-steps/s" in line for line in lines)
 
 
@@ -65,7 +65,7 @@ def test_wrong_forces_are_a_failure(monkeypatch: pytest.MonkeyPatch, capsys: pyt
     monkeypatch.setattr(bias, "bias_force", wrong)
     assert cli.execute(["doctor"]) == 1
     out = capsys.readouterr().out
-    assert "forces are off by 5.0e-01" in out and out.splitlines()[-1] == "something that a run needs does not work"
+    assert "forces are off by 5.0e-01" in out and out.splitlines()[-1] == "a required component does not work"
 
 
 def test_no_backend_is_a_failure_with_its_reasons_and_advice(

@@ -14,10 +14,13 @@ import openmm
 import pytest
 import torch
 from numpy.typing import NDArray
+from openmm import app, unit
 
 from openmm_rlis import features
+from openmm_rlis.errors import InputError
 from openmm_rlis.features import evaluate
 from openmm_rlis.geometry.periodic import nearest_image, set_box
+from openmm_rlis.openmm_system.periodic_box import check_box
 from openmm_rlis.preflight import start_checks
 from openmm_rlis.problem import Problem
 from openmm_rlis.regions import Region
@@ -168,7 +171,8 @@ def association(bind: bool = True, feature: Any = None, **changes: Any) -> Probl
         "source": source, "target": target, "temperature": 120.2724, "friction": 1.0, "timestep": 1e-4,
         "lag_steps": 10, "dimensions": 1,
     }  # fmt: skip
-    return Problem(ring(), [[0, 0, 0], [0.9 if bind else 0.05, 0, 0]], **{**options, **changes})
+    start = [[0, 0, 0], [0.9 if bind else 0.05, 0, 0]]
+    return Problem(**{"system": ring(), "positions": start, **options, **changes})
 
 
 def exact_rates() -> tuple[float, float]:
@@ -257,3 +261,24 @@ def test_one_molecule_in_a_box_is_left_in_peace() -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         start_checks.check_start(problem, REFERENCE)
+
+
+@pytest.mark.parametrize("box", BOXES)
+def test_a_structure_of_another_box_is_refused(box: str) -> None:
+    """Walkers move in that of the System, which is a cube of 2 nm unless it is told."""
+    system, topology = ring(), app.Topology()
+    chain = topology.addChain()
+    for _ in range(2):
+        topology.addAtom("Ar", None, topology.addResidue("Ar", chain))
+    cell = np.array(BOXES[box])
+    system.setDefaultPeriodicBoxVectors(*cell)
+    for scale, right in ((1.0, True), (1.0004, True), (1.01, False), (1.5, False)):
+        topology.setPeriodicBoxVectors(scale * cell * unit.nanometer)
+        if right:
+            check_box(system, topology, "topology")
+            continue
+        with pytest.raises(InputError, match=r"topology: expected the box of the System, \[\["):
+            association(system=system, topology=topology)
+    topology.setPeriodicBoxVectors(0.1 * np.eye(3) * unit.nanometer)  # as files of molecules without a box have it
+    check_box(system, topology, "topology")
+    check_box(openmm.System(), topology, "topology")

@@ -15,13 +15,13 @@ import openmm_rlis as rlis
 from openmm_rlis import cli
 from openmm_rlis.config import build_problem
 from openmm_rlis.config.run_config import RunConfig
-from openmm_rlis.display import terminal as console
 from openmm_rlis.errors import TrapFound
 from openmm_rlis.networks.network import Plan, auto
 from openmm_rlis.networks.states import OwnStates, RegionStates
 from openmm_rlis.results.result import load
 from openmm_rlis.sampling import run as sampler
 from openmm_rlis.storage import cost_meter as meter
+from openmm_rlis.storage import status
 from openmm_rlis.systems import double_well, lj7
 from openmm_rlis.walks.metastable import find
 from openmm_rlis.walks.traps import Trap
@@ -115,7 +115,7 @@ def test_without_a_trap_it_is_the_run_that_it_would_be(tmp_path: Path) -> None:
     assert written["rate"] == plain.rate.to_dict()
     assert written["traps"] == {} and written["cost"]["force_evaluations"]["search"] == 0
     assert written["cost"]["force_evaluations"]["total"] == plain.cost["force_evaluations"]["total"]
-    assert list(console.status(tmp_path / "auto")) == ["L-R"]
+    assert list(status.status(tmp_path / "auto")) == ["L-R"]
     assert rlis.find_traps(problem, tmp_path / "search", seed=5) == []
 
 

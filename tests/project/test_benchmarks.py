@@ -52,6 +52,6 @@ def test_studies_use_public_names_only(path: Path) -> None:
 
 
 def test_private_names_are_found() -> None:
-    source = "from openmm_rlis.walks import _a\nfrom openmm_rlis._b import c\nfrom numpy import _e\n"
-    source += "x._d\nx._value\nx.__name__\n"
+    source = "from openmm_rlis.walks import _a\nfrom openmm_rlis._b import c\nx._d\nx._value\n"
+    source += "x.__name__\nfrom numpy import _e\n"
     assert private_names(source) == ["_a", "_b", "_d"]

@@ -151,7 +151,7 @@ def test_values_are_escaped(hostile: Path) -> None:
 def test_alarms_come_first(hostile: Path) -> None:
     text = read(hostile).text
     alarm, rate = text.index(f"{HOSTILE}: run longer"), text.index(wording.number(make_run(1, "A", "B").rate().value))
-    assert 0 < alarm < rate and text.count("One alarm: do not trust the interval yet") == 4
+    assert 0 < alarm < rate and text.count("One alarm: the interval may be too narrow") == 4
     assert f"{A} → B and B → {A}" in text
 
 
@@ -166,7 +166,7 @@ def test_pages_of_meagre_runs(tmp_path: Path, case: str) -> None:
         run = replace(run, **{name: getattr(run, name)[:0] for name in (*plot_data.ARRAYS, "replicas")})
     found = Reader(rendered([run], tmp_path))
     expected = {
-        "no paths": "No success path is stored", "no transitions": "No transition from A to B was seen",
+        "no paths": "No success path is stored", "no transitions": "No transition from A to B was observed",
         "one batch": "not known yet", "nothing": "No rate yet",
     }  # fmt: skip
     assert found.open == [] and expected[case] in found.text
@@ -180,7 +180,7 @@ def test_a_run_killed_while_it_learns(copied: Path) -> None:
     assert cli.execute(["report", str(copied)]) == 0
     text = read(copied).text
     assert "No rate yet" in text and "stage learning" in text and "rlis resume copy" in text
-    assert "last round of learning saw about" in text
+    assert "last learning round gave about" in text
 
 
 def test_a_run_killed_in_production_and_one_direction_of_two(copied: Path, tmp_path: Path) -> None:

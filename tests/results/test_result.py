@@ -222,8 +222,8 @@ def test_one_root_or_batch_that_carries_the_sum_raises_an_alarm(tmp_path: Path) 
     weights[3, 5] = weights.sum()
     found = Crafted(tmp_path / "run").result(weights).diagnostics
     assert found["largest_root_share"] == pytest.approx(0.5, abs=0.01)
-    assert any("one root carries" in line for line in found["alarms"])
-    assert any("one batch of 8 carries" in line for line in found["alarms"])
+    assert any("one root contributes" in line for line in found["alarms"])
+    assert any("one batch of 8 contributes" in line for line in found["alarms"])
 
 
 def test_a_lost_norm_is_called_a_bug(tmp_path: Path) -> None:
@@ -242,7 +242,7 @@ def test_a_batch_without_exits_has_no_say_in_the_norm(tmp_path: Path) -> None:
 def test_no_transition_is_said_and_bounded(tmp_path: Path) -> None:
     result = Crafted(tmp_path / "run").result(np.zeros((8, 20)))
     assert result.rate.value == 0.0 and math.isinf(result.rate.standard_error)
-    assert any("no transition was seen" in line for line in result.diagnostics["alarms"])
+    assert any("no transition was observed" in line for line in result.diagnostics["alarms"])
 
 
 def test_a_control_variate_larger_than_what_arrived_is_no_crash(tmp_path: Path) -> None:

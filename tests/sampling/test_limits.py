@@ -371,7 +371,7 @@ def test_an_interrupt_with_workers_prints_no_traceback(tmp_path: Path) -> None:
     os.killpg(child.pid, signal.SIGINT)
     out, _ = child.communicate(timeout=60)
     assert child.returncode == 130 and "Traceback" not in out and "KeyboardInterrupt" not in out, out
-    assert "carry on with: rlis resume" in out
+    assert "continue with: rlis resume" in out
 
 
 def spent_files(run: Path) -> list[Path]:

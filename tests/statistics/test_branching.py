@@ -134,7 +134,7 @@ def test_window_thresholds_are_checked(low: float, high: float) -> None:
         Window(low, high)
 
 
-# --- comb and roots -------------------------------------------------------------------------------------------------
+# --- resample and roots -----------------------------------------------------------------------------
 
 
 def average_over_uniform(shares: FloatArray, n: int, draw: Callable[[Scripted], FloatArray]) -> FloatArray:

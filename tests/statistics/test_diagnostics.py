@@ -81,7 +81,7 @@ def test_scores_are_standard() -> None:
 
 def test_a_channel_that_roulette_hides_is_named() -> None:
     found = lines(production(np.random.default_rng(with_offset(3)), defensive_factor=1.6))
-    assert len(found) == 1 and "without roulette" in found[0] and "defensive_share" in found[0]
+    assert len(found) == 1 and "no roulette" in found[0] and "defensive_share" in found[0]
 
 
 def test_a_control_variate_that_is_not_zero_on_average_is_named() -> None:
@@ -123,12 +123,12 @@ def test_one_root_counts_by_what_it_adds() -> None:
 def test_nothing_arrived_is_said_whatever_the_control_variate_did() -> None:
     found = production(np.random.default_rng(with_offset(6)))
     found = replace(found, root_weights=np.zeros_like(found.root_weights))
-    assert any("no transition was seen" in line for line in lines(found))
+    assert any("no transition was observed" in line for line in lines(found))
 
 
 def test_drift_between_rounds_is_named() -> None:
     found = lines(production(np.random.default_rng(with_offset(4)), drift=0.8))
-    assert any("early and late rounds disagree" in line for line in found)
+    assert any("early and late rounds differ" in line for line in found)
 
 
 def test_a_stuck_batch_is_named() -> None:
@@ -136,19 +136,19 @@ def test_a_stuck_batch_is_named() -> None:
     exits = quiet.totals.exits.copy()
     exits[7] *= 2.0
     found = lines(replace(quiet, totals=replace(quiet.totals, exits=exits)))
-    assert len(found) == 1 and "one batch has an exit rate" in found[0]
+    assert len(found) == 1 and "the exit rate of one batch" in found[0]
 
 
 def test_batches_that_differ_by_halves_are_named() -> None:
     quiet = production(np.random.default_rng(with_offset(6)))
     transitions = quiet.totals.transitions * np.where(np.arange(N_BATCHES) % 2, 1.0, 1.8)
     found = lines(replace(quiet, totals=replace(quiet.totals, transitions=transitions)))
-    assert any("two halves of the batches disagree" in line for line in found)
+    assert any("odd and even batches differ" in line for line in found)
 
 
 @pytest.mark.parametrize(
     ("change", "words"),
-    [({"hidden": 500.0}, "far too small in a live channel"), ({"n_thinned": 900}, "far too large somewhere")],
+    [({"hidden": 500.0}, "in a reactive channel"), ({"n_thinned": 900}, "far too large in some configurations")],
 )
 def test_a_bad_value_function_is_named(change: dict[str, float], words: str) -> None:
     found = lines(replace(production(np.random.default_rng(with_offset(7))), **change))
@@ -156,21 +156,21 @@ def test_a_bad_value_function_is_named(change: dict[str, float], words: str) -> 
 
 
 def test_settling_is_named_first() -> None:
-    assert "did not settle" in lines(production(np.random.default_rng(with_offset(8))), settled=False)[0]
+    assert "did not equilibrate" in lines(production(np.random.default_rng(with_offset(8))), settled=False)[0]
 
 
 def test_a_slow_place_that_is_no_region_is_told() -> None:
     found = production(np.random.default_rng(with_offset(9)))
     assert not lines(found)
     slow = replace(found, late=0.4 * found.time)
-    assert ["40% of the time in state A is spent in long excursions" in line for line in lines(slow)] == [True]
+    assert ["40% of the time in state A is spent in excursions longer" in line for line in lines(slow)] == [True]
 
 
 def test_walks_and_basin_simulation_that_disagree_are_told() -> None:
     """About the time outside the core in the first lags of an excursion, by 5 %: 0.01 of 0.2."""
     found = production(np.random.default_rng(with_offset(10)))
     off = replace(found, away_walks=found.away_walks + 0.01)
-    assert any("walks and basin simulation disagree" in line for line in lines(off))
+    assert any("from walks and from the basin simulation differ" in line for line in lines(off))
 
 
 def test_a_drift_of_the_time_inside_is_told() -> None:
@@ -178,7 +178,7 @@ def test_a_drift_of_the_time_inside_is_told() -> None:
     noise = np.random.default_rng(with_offset(12)).normal(0.0, 0.02, found.time.shape)
     for drift, told in ((0.0, False), (0.1, True)):
         inside = (0.7 + noise - drift * np.arange(N_ROUNDS)[:, None]) * found.time
-        expected = "early and late rounds disagree by"
+        expected = "early and late rounds differ by"
         assert any(expected in line and "inside A" in line for line in lines(replace(found, inside=inside))) == told
 
 

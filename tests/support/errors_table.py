@@ -1,4 +1,4 @@
-"""Every message that a person can meet, when it comes, what to do, and what provokes it; docs/errors.md is made of it.
+"""Every message that users can see: when it occurs, what to do, and what provokes it. docs/errors.md is made from it.
 
     python tests/support/errors_table.py > docs/errors.md
 
@@ -38,7 +38,7 @@ from openmm_rlis.dynamics import bias, engine, integrators, lost_walkers, packin
 from openmm_rlis.learning import training
 from openmm_rlis.networks import legs, states
 from openmm_rlis.networks import network as networks
-from openmm_rlis.openmm_system import atom_order, global_parameters, system_differences, system_xml
+from openmm_rlis.openmm_system import atom_order, global_parameters, periodic_box, system_differences, system_xml
 from openmm_rlis.openmm_system.obstacles import brownian_system
 from openmm_rlis.paths import ensemble as paths
 from openmm_rlis.preflight.start_checks import check_room, check_start
@@ -148,6 +148,12 @@ def swapped(bond: float, named: bool, order: tuple[int, ...] = (0, 1, 2)) -> Non
     system.addForce(force)
     x = np.array([[bond * i, 0.0, 0.0] for i in range(3)])
     atom_order.check_order(system, topology if named else None, x, 2.5, ("topology", "positions"))
+
+
+def other_box(_: Path) -> None:
+    force, topology = openmm.CustomExternalForce("periodicdistance(x, y, z, 0, 0, 0)"), app.Topology()
+    topology.setPeriodicBoxVectors(3.0 * np.eye(3) * unit.nanometer)
+    periodic_box.check_box(with_force(force), topology, "topology")
 
 
 def named_otherwise(first: Sequence[str], second: Sequence[str]) -> None:
@@ -595,20 +601,20 @@ SECTIONS: dict[str, tuple[Row, ...]] = {
         row("height, tilt: expected numbers that make two wells, got <numbers>; raise height, or lower tilt", "the double well has one well or none", "raise the barrier", "run double_well --set height=-1 --out NEW"),
         row("--set: expected key=value, got <text>", "`--set` without an equals sign", "write `--set beta=5`", "run lj7 --out NEW --set beta"),
         row("<argument>: expected a YAML value such as 5e-5, true or [C0, C1], got <text>", "what stands after the equals sign is not YAML", "close brackets and quotes", "run lj7 --out NEW --set beta=[1"),
-        row("--both: expected a system with the options source and target, got <system>; run one direction", "the system cannot be turned round", "run one direction", lambda f: config.RunConfig(system="x").one_way("backward", {})),
+        row("--both: expected a system with the options source and target, got <system>; run one direction", "the system has no reverse direction", "run one direction", lambda f: config.RunConfig(system="x").one_way("backward", {})),
         row("--direction: expected forward or backward, got <text>", "an option that `--both` uses for itself", "leave it out", "run lj7 --out NEW --direction up"),
         row("--out: expected a new or empty directory, got <directory>; name another or use `rlis resume`", "both directions go into a new directory", "name another", "run lj7 --both --out occupied"),
-        row("--out: expected a new directory, beside options of a run, got <directory>; name another", "`rlis verify SYSTEM` with options, but its runs are there already", "name another directory with `--out`", "verify double_well --seed 3 --out occupied"),
+        row("--out: expected a new directory, when options of a run are given, got <directory>; name another", "`rlis verify SYSTEM` with options, but its runs are there already", "name another directory with `--out`", "verify double_well --seed 3 --out occupied"),
         row("verify: expected no options of a run beside a run directory, got <what>; name a system", "`rlis verify DIR` does not start a run", "leave the options out", "verify fresh --seed 3"),
         row("<file>: expected method: run, which verify compares with brute force, got brute; leave `method` out", "the file asks for brute force, which `rlis verify FILE` does beside the run", "leave `method` out of the file", "verify brute.yaml --out NEW"),
         row("--free-energy: expected a directory of both directions (rlis run --both), got <directory>", "one direction has no ratio of rates", "verify the directory that holds `forward` and `backward`", "verify fresh --free-energy 1"),
-        row("OUT: expected a new or empty directory, got <directory>", "`rlis export` writes over nothing", "name another", "export fresh occupied"),
+        row("OUT: expected a new or empty directory, got <directory>", "`rlis export` overwrites nothing", "name another", "export fresh occupied"),
         row("--format: expected one of <formats>, got <format>", "trajectories cannot be written in this format", "take one of the list", "export fresh NEW --format gro"),
         row("--weights: expected one of <formats>, got <format>", "the table cannot be written in this format", "take one of the list", "export fresh NEW --weights xlsx"),
         row("<option>: expected the library <name> for <format>, got none installed; <fix>", "hdf5 needs PyTables, Parquet needs pyarrow", "install the extra that is named, or choose another format", without("tables", form="hdf5"), without("pyarrow", weights="parquet")),
         row("cannot write <directory>: <size> needed, <size> free; choose another disk", "the trajectories would fill the disk; nothing was written", "make room, or name a directory on another disk", no_room),
-        row("DIR: expected a run directory (with config.yaml), got <directory>", "no run stands there", "check the path", "resume NEW", "status NEW"),
-        row("DIR: expected a run directory with at least one direction begun, got <directory>", "neither direction of a run of both has written anything yet", "wait, or resume it", "report begun"),
+        row("DIR: expected a run directory (with config.yaml), got <directory>", "the directory holds no run", "check the path", "resume NEW", "status NEW"),
+        row("DIR: expected a run directory with at least one direction started, got <directory>", "neither direction of the run has written anything yet", "wait, or resume it", "report begun"),
         row("No such command <name>.", "a command is misspelt", "`rlis --help`", "frobnicate"),
         row("No such option: <option><more>", "an option is misspelt, or another command's", "`rlis COMMAND --help`", "run lj7 --out NEW --nosuch 1"),
         row("Missing <kind> <name>.", "something that has no default was left out", "`rlis COMMAND --help`", "run lj7", "status"),
@@ -671,9 +677,9 @@ SECTIONS: dict[str, tuple[Row, ...]] = {
         row("system.xml: expected forces that carry no code, got a <force>, which <reason>, in <file>; if you trust whoever made the file, give --trust (in Python trusted=True)", "a System XML holds a program (PythonForce, TorchForce, also inside another force), or a force of a plugin that may", "look at who made the file; `--trust`, or `trusted=True`, with every command that reads it", own(lambda s: s.update(xml="python.xml"))),
         row("system.xml: expected a System, got <file>, which holds a <kind>", "a State, Integrator or Force was serialised", "serialise the System", own(lambda s: s.update(xml="integrator.xml"))),
         row("system.<entry>: expected a file that ends in <suffixes>, got <file>", "only PDB and mmCIF files are read", "convert it", own(lambda s: s.update(structure="chain.xml"))),
-        row("system.<entry>: expected a PDB or mmCIF structure, got <file>: <reason>", "OpenMM cannot read the structure", "mend the line that is named", own(lambda s: s.update(structure="garbage.pdb"))),
+        row("system.<entry>: expected a PDB or mmCIF structure, got <file>: <reason>", "OpenMM cannot read the structure", "fix the line that is named", own(lambda s: s.update(structure="garbage.pdb"))),
         row("system.<entry>: expected <n> atoms, as the System has, got <n> in <file><why>", "structure and System differ; or atoms of one residue have one name, and the reader takes them for one", "use the structure that the System was made from, with a name for each atom", own(lambda s: s.update(structure="five.pdb")), own(lambda s: s.update(structure="same.pdb"))),
-        row("system.<entry>: expected finite coordinates, got NaN or infinity in <file>", "a coordinate is not a number", "mend the file", own(lambda s: s.update(structure="nan.pdb"))),
+        row("system.<entry>: expected finite coordinates, got NaN or infinity in <file>", "a coordinate is not a number", "fix the file", own(lambda s: s.update(structure="nan.pdb"))),
         row("system.<entry>: expected a structure inside region <name>, got <values> in <file>; <fix>", "the start is not in the source, or a region's own structure not in it; the values of its features are given", "give another structure, or enlarge the region", own(lambda s: s.update(source="gauche-", others=[])), own(lambda s: s["regions"]["gauche+"].update(structure="chain.pdb"))),
         row("system.minimize: expected a structure with a finite energy, got <file>: <reason>", "atoms lie on top of each other", "give a better structure", lambda f: minimized_badly(f)),
         row("system.<entry>: expected different atoms, got <atoms>", "an atom is used twice in one feature", "name each once", feature(distance=[1, 1])),
@@ -684,20 +690,20 @@ SECTIONS: dict[str, tuple[Row, ...]] = {
     ),
     "Systems and regions": (
         row("system: expected an openmm.System, got <kind>", "something else was passed to Problem", "pass a System", lambda f: brownian_system(3)),
-        row("system: expected at least one particle<which>, got none", "nothing can move", "add particles with a mass", lambda f: brownian_system(openmm.System()), lambda f: brownian_system(system_of(0.0))),
-        row("system: expected constant volume, got a <force>; remove it", "a barostat moves particles behind the integrator's back", "build the System without it", lambda f: brownian_system(with_force(openmm.MonteCarloBarostat(1.0, 300.0)))),
+        row("system: expected at least one particle<which>, got none", "there is no particle that moves", "add particles with a mass", lambda f: brownian_system(openmm.System()), lambda f: brownian_system(system_of(0.0))),
+        row("system: expected constant volume, got a <force>; remove it", "a barostat changes positions outside of the integrator", "build the System without it", lambda f: brownian_system(with_force(openmm.MonteCarloBarostat(1.0, 300.0)))),
         row("system: expected forces that derive from a potential, got <force>; <fix>", "a thermostat, or Drude particles", "build the System without it", lambda f: brownian_system(with_force(openmm.AndersenThermostat(300.0, 1.0))), lambda f: brownian_system(with_force(openmm.DrudeForce()))),
         row("system: expected one default value of a global parameter, which all forces share, got <value> (<force>) and <value> (<force>) for <name>; give both the same, or rename one", "two forces disagree about a parameter", "as it says", lambda f: global_parameters.check_defaults(at_odds())),
         row("system: expected no virtual sites, got virtual sites (<n>); use a model without them", "virtual sites do not follow the Euler-Maruyama line", "use another model", lambda f: brownian_system(virtual())),
         row("system: expected no constraints, got <n>; build it with constraints=None and rigidWater=False", "constraints change the transition kernel", "`constraints=None, rigidWater=False`", own(lambda s: s.update(xml="constrained.xml")), lambda f: brownian_system(linked())),
-        row("system: expected masses that are finite and not negative, got <mass> of particle <n><more>; give a positive mass, or 0 for a particle that does not move", "a mass is NaN, negative or infinite", "mend it", lambda f: brownian_system(system_of(1.0, math.nan))),
+        row("system: expected masses that are finite and not negative, got <mass> of particle <n><more>; give a positive mass, or 0 for a particle that does not move", "a mass is NaN, negative or infinite", "fix it", lambda f: brownian_system(system_of(1.0, math.nan))),
         row("system: expected forces without centre-of-mass removal, got a CMMotionRemover beside a <force>; remove it: system.removeForce(<n>)", "elsewhere it is left out with a note, in a copy of the System, but this force cannot be copied", "remove it", lambda f: brownian_system(with_force(openmm.CMMotionRemover(), openmm.PythonForce(math.fsum)))),
         row("system: <n> parts that Brownian dynamics cannot have: (1) expected <what> (2) expected <more>", "several of the above at once", "see each", lambda f: brownian_system(with_force(openmm.MonteCarloBarostat(1.0, 300.0), openmm.AndersenThermostat(300.0, 1.0)))),
         row("system: expected one that OpenMM can compute, got its message: <reason>", "OpenMM makes no Context of the System, or no forces, on the platform of the run", "as it says; the message adds what to do where that is known", lambda f: check_start(undefined(), None)),
         row("timestep: expected at most <dt> at friction <friction>/ps (stiffest <where>), got <dt>; a larger friction<more> longer steps", "the steps would diverge: they are too long for the stiffest mode at the start structure", "a shorter step; a larger friction; `hydrogenMass=3*unit.amu`", "run double_well --out NEW --set timestep=1"),
-        row("positions: expected a start structure near a minimum, got one that steps of <dt> tear apart at <where>; minimise the structure, or give another", "atoms overlap: steps that are right elsewhere throw them far apart", "`minimize: true`, or LocalEnergyMinimizer", lambda f: check_start(overlap(0.02), None)),
+        row("positions: expected a start structure near a minimum, got one where steps of <dt> diverge at <where>; minimise the structure, or give another", "atoms overlap: a step that is stable elsewhere moves them far apart", "`minimize: true`, or LocalEnergyMinimizer", lambda f: check_start(overlap(0.02), None)),
         row("positions: expected a start structure of finite energy and forces, got <what>; minimise the structure, or give another", "atoms lie on top of each other, or a force is not defined there", "`minimize: true`, or another structure", lambda f: check_start(overlap(0.0), None)),
-        row("region <name>: expected features of atoms that move, got only such as no free coordinate changes; choose other atoms, or check masses of 0 and `dimensions`", "nothing could ever enter or leave the region", "other atoms or coordinates", lambda f: check_start(frozen(), None)),
+        row("region <name>: expected features of atoms that move, got only such as no free coordinate changes; choose other atoms, or check masses of 0 and `dimensions`", "no trajectory could enter or leave the region", "other atoms or coordinates", lambda f: check_start(frozen(), None)),
         row("system: expected forces that OpenMM can write as XML, got one it cannot: <reason>; define the function of a PythonForce at the top level of a module, where it can be pickled", "the function of a PythonForce is a lambda, or local", "move it to the top level of a module", lambda f: system_xml.check(with_force(openmm.PythonForce(lambda state: (0.0, None))))),
         row("system: expected forces that work here, got a TorchForce; openmm-torch does not load: <reason>", "the plugin does not fit the installed torch or OpenMM", "see `rlis doctor`", with_torch_force(system_xml.check, reason="no libtorch")),
         row("system: expected a TorchForce directly in the System, got one inside another force <where>, which the installed openmm-torch crashes on; add it with system.addForce", "a CustomCVForce or ATMForce holds a TorchForce, which openmm-torch 1.5 cannot copy", "add the TorchForce to the System", with_torch_force(system_xml.check, nested=True)),
@@ -712,6 +718,8 @@ SECTIONS: dict[str, tuple[Row, ...]] = {
         row("regions: expected disjoint sets, got balls <name> and <name> that overlap by <x>; shrink one", "two balls share configurations", "smaller radii", "run lj7 --out NEW --set radius=50"),
         row("regions: expected disjoint sets, got a structure in both <name> and <name>; shrink one", "a structure lies in two regions, at the start or on the way", "shrink one", lambda f: other_problem(target=Region.where(lambda x: x[:, 0, 0] < 0.2))),
         row("positions: expected a start structure inside the source region <name>, got one in <where>; start from a structure of A, or enlarge A", "the run would not begin in A", "pass positions in A", lambda f: other_problem(positions=[[0.5, 0, 0]]), lambda f: other_problem(positions=[[2.0, 0, 0]])),
+        row("references: expected what does not move where it is in the start structure, <axis> of particle <i> at <place>, got <place> in that of <region>; the run would be that of another system: take it from the start structure", "an atom of mass zero, or a coordinate beyond `dimensions`, is elsewhere in a known structure", "one place in all structures", lambda f: other_problem(dimensions=1, references={"B": [[2.0, 1.0, 0.0]]})),
+        row("<topology or system.structure>: expected the box of the System, <vectors> nm, got <vectors> nm<where>; give the System the box of the structure (setDefaultPeriodicBoxVectors), or the other way round", "the structure was written with another box than the System's default one, in which walkers move", "`system.setDefaultPeriodicBoxVectors(*topology.getPeriodicBoxVectors())` before the System is written", other_box),
         row("references: expected names of regions (<names>), got <name>", "a reference for a region that is not there", "use the region's name", lambda f: other_problem(references={"X": [[0, 0, 0]]})),
         row("references: expected a structure inside region <name>, got one outside it", "a reference lies elsewhere", "give one inside", lambda f: other_problem(references={"B": [[0, 0, 0]]})),
         row("center: expected a finite vector, one number a feature, got <value>", "the middle of a ball is empty or not finite", "one number for each feature", lambda f: Region.ball(features.positions(), [], 1.0)),
@@ -720,11 +728,11 @@ SECTIONS: dict[str, tuple[Row, ...]] = {
         row("region <name>: expected a bool tensor of shape (<n>,), got <value>", "a predicate returned something else", "one truth value for each structure", lambda f: Region.where(lambda x: x[:, 0, 0], "A").contains(np.zeros((2, 1, 3)))),
         row("region <name>: expected a ball, which has a distance, got a predicate", "the distance of a predicate was asked for", "use a ball", lambda f: Region.where(lambda x: x[:, 0, 0] > 1, "A").distance(torch.zeros(1, 1, 3))),
         row("region <name>: expected a center with <n> numbers, as the feature has, got <n>", "center and feature have different widths", "one number for each feature", lambda f: Region.ball(features.positions(), [1.0], 1.0, "A").check(np.zeros((1, 3)))),
-        row("<feature>: expected finite values, got NaN or infinity for <n> of <n> walkers (first: walker <n>, <where>)", "a feature fails on structures met on the way; a run ends with exit status 1", "mend the feature", lambda f: regions.label([Region.ball(shaky, [0.0], 1.0, "A")], np.full((1, 1, 3), 9.0))),
+        row("<feature>: expected finite values, got NaN or infinity for <n> of <n> walkers (first: walker <n>, <where>)", "a feature fails on structures met on the way; a run ends with exit status 1", "fix the feature", lambda f: regions.label([Region.ball(shaky, [0.0], 1.0, "A")], np.full((1, 1, 3), 9.0))),
         row("feature: expected a torch module or a callable (n, n_atoms, 3) -> (n, k), got <kind>", "not a feature", "pass a module or a function", lambda f: features.as_feature(3)),
-        row("feature <name>: expected a function of positions (n, n_atoms, 3), got an error: <reason>", "the feature raises", "mend it", lambda f: features.check_feature(features.as_feature(lambda x: x[:, 9]), np.zeros((1, 3)))),
+        row("feature <name>: expected a function of positions (n, n_atoms, 3), got an error: <reason>", "the feature raises", "fix it", lambda f: features.check_feature(features.as_feature(lambda x: x[:, 9]), np.zeros((1, 3)))),
         row("feature <name>: expected a tensor of shape (n, k) for n = 2 walkers, got <shape>; return one row a walker", "the feature has another shape", "return one row for each structure", lambda f: features.check_feature(features.as_feature(lambda x: x[0]), np.zeros((1, 3))[:, :])),
-        row("feature <name>: expected finite values, got NaN or infinity; mend the feature on this structure", "the feature fails on the start structure", "mend it", lambda f: features.check_feature(features.as_feature(shaky), np.full((1, 3), 9.0))),
+        row("feature <name>: expected finite values, got NaN or infinity; fix the feature on this structure", "the feature fails on the start structure", "fix it", lambda f: features.check_feature(features.as_feature(shaky), np.full((1, 3), 9.0))),
         row("features: expected features=... for systems of more than 40 atoms with predicate regions, got none", "all distances would be too many", "pass features", lambda f: other_problem(system=system_of(*[1.0] * 41), positions=np.zeros((41, 3)))),
         row("<pairs, atoms, triples or quadruples>: expected <atoms>, got <value>", "a feature was given no atoms, or one twice", "different atom indices", lambda f: features.distances([]), lambda f: features.coordination([1], 1.0), lambda f: features.angles([]), lambda f: features.dihedrals([])),
         row("radius, power: expected radius > 0 and an even power >= 2, got <values>", "coordination numbers need both", "for example 0.3 and 8", lambda f: features.coordination([0, 1], -1.0)),
@@ -734,7 +742,7 @@ SECTIONS: dict[str, tuple[Row, ...]] = {
         row("positions: expected a quantity in nanometer, got one in <unit>; convert it to nanometer", "not a length", "pass nm", lambda f: units.as_positions([[0, 0, 0]] * unit.kelvin, 1)),
         row("positions: expected numbers of shape (<n>, 3), one row a particle, got a <kind> that is not", "not an array of numbers", "one row for each particle", lambda f: units.as_positions("x", 1)),
         row("positions: expected shape (<n>, 3), one row a particle, got <shape>", "another number of atoms", "one row for each particle", lambda f: units.as_positions([[0, 0]], 1)),
-        row("positions: expected finite coordinates, got NaN or infinity", "a coordinate is not finite", "mend the structure", lambda f: units.as_positions([[0, 0, math.nan]], 1)),
+        row("positions: expected finite coordinates, got NaN or infinity", "a coordinate is not finite", "fix the structure", lambda f: units.as_positions([[0, 0, math.nan]], 1)),
         row("<topology or system.structure>: expected the atoms in the order of the System, whose atom <i> has mass <mass> (<element>), got element <element>, <atom><more>; write it again from the topology that the System was made of", "elements and masses are in two orders, or those of two molecules", "write the structure from the topology that the System was made of", lambda f: water_first("HOH")),
         row("<positions or system.structure>: expected the atoms in the order of the System, which has a bond of <r> nm from atom <i> to atom <j>, got <distance> nm between <atom> and <atom><more>; check the order of the atoms, and that molecules are whole", "atoms that the System joins are far apart", "the order of the System; make molecules whole", lambda f: swapped(0.5, False)),
         row("<topology or system.structure>: expected the atoms in the order of the System, and its bonds, got a bond from <atom> to <atom><more>, which the System has not, and <distance> nm long<more>; write it again from the topology that the System was made of", "the topology names the atoms in another order", "pass the topology that the System was made of", lambda f: swapped(0.16, True, (0, 2))),
@@ -744,47 +752,47 @@ SECTIONS: dict[str, tuple[Row, ...]] = {
     ),
     "While it runs": (
         row("platform: expected one of <names>, got <name>", "OpenMM has no such platform here", "leave it out, or see `rlis doctor`", "run lj7 --out NEW --platform Nope"),
-        row("<which> of <n> walkers have <what> that are not finite (first: walker <n>); the time step of <dt> ps is too long<more>", "the dynamics blew up; in a run, with the stage before it", "a shorter time step", blown_up(np.full((1, 1, 3), 1e200)), status=1),
-        row("<which> of <n> walkers have <what> that are not finite (first: walker <n>); the <force or energy> of <force> is <value> <where>: the potential is not defined there; mend it, or keep walkers away from there", "a force of the System is NaN or infinite in a part of space, as sqrt(x) is", "a potential that is defined wherever walkers come", lost_in_potential(np.zeros((1, 1, 3))), status=1),
-        row("<which> of <n> walkers have <what> that are not finite (first: walker <n>); the bias force is <value> on <where>: a feature has no finite gradient there; mend it, or set bias_scale to 0", "a feature is finite there, but its gradient is not", "as it says", lost_in_bias, status=1),
-        row("<which> of <n> walkers have <what> that are not finite (first: walker <n>); repeats of the lag with other noise stayed finite: look at the potential about <where>, or shorten the time step", "walkers are lost, but very rarely", "as it says", lost_for_no_reason, status=1),
-        row("<which> of <n> walkers have <what> that are not finite (first: walker <n>); they were so when the lag began", "`Engine.propagate` was given coordinates that are NaN or infinite", "give finite ones", blown_up(np.full((1, 1, 3), np.nan)), status=1),
+        row("<which> of <n> walkers have <what> that are not finite (first: walker <n>); the time step of <dt> ps is too long<more>", "the trajectories diverged; in a run, with the stage before it", "a shorter time step", blown_up(np.full((1, 1, 3), 1e200)), status=1),
+        row("<which> of <n> walkers have <what> that are not finite (first: walker <n>); the <force or energy> of <force> is <value> <where>: the potential is not defined there; fix it, or exclude these configurations", "a force of the System is NaN or infinite in a part of space, as sqrt(x) is", "a potential that is defined wherever walkers come", lost_in_potential(np.zeros((1, 1, 3))), status=1),
+        row("<which> of <n> walkers have <what> that are not finite (first: walker <n>); the bias force is <value> on <where>: a feature has no finite gradient there; fix it, or set bias_scale to 0", "a feature is finite there, but its gradient is not", "as it says", lost_in_bias, status=1),
+        row("<which> of <n> walkers have <what> that are not finite (first: walker <n>); repeats of the lag with other noise stayed finite: check the potential near <where>, or shorten the time step", "walkers are lost, but very rarely", "as it says", lost_for_no_reason, status=1),
+        row("<which> of <n> walkers have <what> that are not finite (first: walker <n>); they were not finite before the lag", "`Engine.propagate` was given coordinates that are NaN or infinite", "give finite ones", blown_up(np.full((1, 1, 3), np.nan)), status=1),
         row("<which> of <n> walkers have <what> that are not finite (first: walker <n>); OpenMM says: <reason>", "walkers are lost, and OpenMM cannot evaluate the forces where they were", "as it says", lost_to_openmm, status=1),
-        row("<which> of <n> walkers have coordinates that are not finite (first: walker <n>); <where>", "regions were asked about such coordinates", "give finite ones", lambda f: well().label(np.full((1, 1, 3), np.nan)), status=1),
-        row("<stage>: <what was lost>; the run in <directory> ends without a rate, and resuming it ends here again: mend this, and start a new run", "a run lost walkers, or a feature is not finite on some; they are never dropped", "as the first part says", a_run_that_loses, status=1),
+        row("<which> of <n> walkers have coordinates that are not finite (first: walker <n>); <where>", "regions were evaluated on such coordinates", "give finite ones", lambda f: well().label(np.full((1, 1, 3), np.nan)), status=1),
+        row("<stage>: <what was lost>; the run in <directory> ends without a rate, and resuming it fails in the same way: fix the cause, and start a new run", "a run lost walkers, or a feature is not finite on some; they are never dropped", "as the first part says", a_run_that_loses, status=1),
         row("a worker process ended without a result: killed, or out of memory; whole rounds are stored, and resume goes on", "with several workers, one was killed", "more memory or fewer workers; `rlis resume DIR`", worker_killed, status=1),
-        row("OpenMM stopped a lag of <n> walkers: <reason>", "OpenMM met a particle that is nowhere", "a shorter time step", stopped_by_openmm, status=1),
-        row("no platform of OpenMM takes this System; <platform>: <reason>", "all of them failed where they were timed", "`rlis doctor`; mend what OpenMM says", no_platform, status=1),
+        row("OpenMM stopped a lag of <n> walkers: <reason>", "a coordinate became NaN", "a shorter time step", stopped_by_openmm, status=1),
+        row("no platform of OpenMM takes this System; <platform>: <reason>", "all of them failed where they were timed", "`rlis doctor`; fix what OpenMM says", no_platform, status=1),
         row("OpenMM could not make a Context: <reason>", "the platform does not take the System", "another `--platform`", no_context, status=1),
-        row("source: expected a region that the dynamics leaves now and then, got no exit in <t> ps; make it smaller", "nothing ever left A", "a smaller A", no_exit),
-        row("target: expected a region that can be reached, got no structure in <name> up to <x> times the temperature; <fix>", "B is a condition that heating did not meet", "check it, or give a structure of it in `references`", nowhere),
-        row("target: expected a region that paths from <name> can reach, got none in <name> after <n> levels (best score <x> of 1); check the region, or shorten the lag: paths that fall back within one cannot climb", "splitting made no progress towards B", "check that A and B are joined; a smaller lag", no_way),
-        row("<n> walkers did not reach any region in <n> lags; give the trap as a region in `others`", "walkers sit in a trap", "name it in `others`", stuck_walk, status=1),
+        row("source: expected a region that unbiased trajectories leave, got no exit in <t> ps; make it smaller", "no replica left A", "a smaller A", no_exit),
+        row("target: expected a region that can be reached, got no structure in <name> up to <x> times the temperature; <fix>", "no structure in B was found by simulation at higher temperatures", "check it, or give a structure of it in `references`", nowhere),
+        row("target: expected a region that paths from <name> can reach, got none in <name> after <n> levels (best score <x> of 1); check the region, or shorten the lag: paths that return to A within one lag make no progress", "multilevel splitting made no progress towards B", "check that A and B are joined; a smaller lag", no_way),
+        row("<n> walkers did not reach any region in <n> lags; define the metastable state as a region in `others`", "walkers stay in a metastable state that is not a region", "define it in `others`", stuck_walk, status=1),
         row("backend 'torch' does not load: <reason>; use backend 'python'", "openmm-torch does not fit this torch", "leave the backend out", forced("torch", "no plugin"), status=1),
         row("backend 'torch' needs features that TorchScript can compile (<reason>); write the feature as a torch module, or use backend 'python'", "a Python function is a feature", "leave the backend out", forced("torch", made=other_problem(features=lambda x: x[:, 0, :1])), status=1),
         row("backend 'python-torch' does not work here: <reason>; use backend 'torch' or 'python'", "openmm-torch has no PythonTorchForce", "leave the backend out", forced("python-torch", "no plugin"), status=1),
         row("<backend>: <reason>; <backend>: <reason>; <backend>: <reason>", "no bias backend works", "`rlis doctor`; or bias_scale 0, which needs none", no_backend, status=1),
         row("backend: expected one of <names>, got <name>", "an unknown backend in Python", "take one of the names", forced("cuda")),
-        row("value: expected a finite ln V, got <value> for walker <n>; check the features on that structure (<n> of <n> walkers, the first with <where>)", "a feature is not finite on a structure", "mend the feature", lambda f: learned(other_problem(features=shaky)).log_value(far(other_problem()))),
+        row("value: expected a finite ln V, got <value> for walker <n>; check the features on that structure (<n> of <n> walkers, the first with <where>)", "a feature is not finite on a structure", "fix the feature", lambda f: learned(other_problem(features=shaky)).log_value(far(other_problem()))),
         row("value: expected a value function for this problem's features, got <reason>; train a new one", "it was learned for atoms that this problem lacks", "train a new one", lambda f: learned(build("lj7", {})).check_problem(well())),
-        row("value: expected a value function for paths from <region> to <region>, got one for paths from <region> to <region>; train a new one", "it was learned for the way back, or for other regions", "train a new one", way_back),
+        row("value: expected a value function for paths from <region> to <region>, got one for paths from <region> to <region>; train a new one", "it was learned for the reverse direction, or for other regions", "train a new one", way_back),
         row("value: expected a value function for this problem's features (<fingerprint>), got <fingerprint>; train a new one", "it was learned for other features or atoms", "train a new one", lambda f: learned(well()).check_problem(other_problem(features=shaky)), saved_elsewhere),
-        row("value: expected a run that has learned a value function, got <directory>; brute runs have none", "brute force, or a run that is not so far", "use a learned run", lambda f: result.load(f / "fresh").value),
+        row("value: expected a run that has learned a value function, got <directory>; brute force has none", "brute force, or a run that has not learned yet", "use a learned run", lambda f: result.load(f / "fresh").value),
         row("problem: expected the Problem that names the regions, got none; committor(positions, problem)", "the value function was not loaded from a run", "pass the problem", lambda f: learned(well()).committor(np.zeros((1, 1, 3)))),
         row("positions: expected frames of <n> atoms, got frames of <n>", "committor of structures of another system", "pass all atoms of the run's system", lambda f: learned(well()).committor(np.zeros((1, 2, 3)), well())),
         row("positions: expected shape (n, n_atoms, 3) or an mdtraj.Trajectory, got shape <shape>", "one structure, or numbers that are none", "`positions[None]` for one structure", lambda f: learned(well()).committor(np.zeros((1, 3)), well())),
         row("cannot read a value function from <file>: <reason>; in a run directory, delete it and resume the run", "value.pt is damaged, or of another version", "as it says: the run writes it again", lambda f: value.ValueFunction.load(damaged(f, "value.pt", b"x") / "value.pt", well())),
         row("problem: expected the Problem that the run was started with, since its regions are Python objects, got none", "such a run cannot be rebuilt from its directory", "pass `problem=` to resume or load", python_regions),
         row("problem: expected that of the run (<what it was>), got <what it is>; start a new run", "the problem that was passed is another one: all that differs is named", "pass the same", lambda f: build_problem.problem_of({"n_atoms": 9, "region_names": []}, well())),
-        row("system <name>: expected that of the run (<what it was>), got <what it is>; its files have changed since: bring them back, or start a new run", "what the recipe of the run makes is another problem by now", "bring the files of the system back", lambda f: build_problem.problem_of({"n_atoms": 9, "region_names": [], "system": "double_well", "recipe": {"system": "double_well", "options": {}}}, None)),
-        row("<directory>: expected the way back of the other direction (<what it was>), got <what it is>; run both directions of one system", "`forward` and `backward` hold runs of two systems", "run both directions again", directions),
+        row("system <name>: expected that of the run (<what it was>), got <what it is>; its files have changed: restore them, or start a new run", "the recipe of the run now makes another problem", "restore the files of the system", lambda f: build_problem.problem_of({"n_atoms": 9, "region_names": [], "system": "double_well", "recipe": {"system": "double_well", "options": {}}}, None)),
+        row("<directory>: expected the reverse of the other direction (<what it was>), got <what it is>; run both directions of one system", "`forward` and `backward` hold runs of two systems", "run both directions again", directions),
         row("the XML of a System does not parse (<reason>)", "system.xml is no XML", "restore the file from a copy", lambda f: system_differences.system_differences("<", XML)),
     ),
     "Run directory": (
         row("directory: expected <size> of room for a round, got <size> free; choose another disk", "the disk is full; nothing was written", "make room, or name a directory on another disk", lambda f: check_room(f / "NEW", 10**9, 10**9)),
-        row("directory: expected a new or empty directory, got <what>; <fix>", "a run is never written over", "name another directory, or resume", "run double_well --out fresh", "run double_well --out occupied", "run double_well --out own.yaml"),
+        row("directory: expected a new or empty directory, got <what>; <fix>", "a run is never overwritten", "name another directory, or resume", "run double_well --out fresh", "run double_well --out occupied", "run double_well --out own.yaml"),
         row("directory: expected a run of this version, got one made before walks counted the time of long excursions, whose rounds cannot be added to others; start a new run; results can still be read", "the run was made by the first version", "start a new run; `report` and `export` read the old one", lambda f: sampler.resume(first_version(f))),
-        row("directory: expected a run directory, got <directory>, which has no manifest.json; check the path", "no run stands there", "check the path", "report occupied"),
+        row("directory: expected a run directory, got <directory>, which has no manifest.json; check the path", "the directory holds no run", "check the path", "report occupied"),
         row("<file>: expected format version <n>, got <n>; use the release that wrote this run", "another version of this program wrote it", "install that release", lambda f: ["verify", str(sealed(f, {"format_version": 99}))]),
         row("<file> is damaged: it is not a manifest", "a manifest was changed or cut", "restore the directory from a copy", lambda f: ["verify", str(damaged(f, "manifest.json", b""))]),
         row("<file> is damaged or was changed: its checksum <how>", "a stored file is not as it was written", "restore it from a copy; `rlis verify DIR` names every such file", lambda f: ["verify", str(sealed(f, {"format_version": 1}))], lambda f: ["report", str(damaged(f, "config.yaml", b"a: 1"))], in_store(spoiled_frames), lambda f: ["status", str(damaged(f, "result.json", b"{}"))]),
@@ -794,7 +802,7 @@ SECTIONS: dict[str, tuple[Row, ...]] = {
         row("<directory> is damaged or was changed: it names a file outside of the run, <name>", "a manifest holds an absolute path, or one with `..`", "do not use this directory", lambda f: atomic_files.inside(f, "../x")),
         row("<file> is damaged: it does not hold <n> frames of <n> atoms", "a dcd file does not fit its round", "restore the directory from a copy", in_store(short_frames)),
         row("<file> is damaged: <reason>", "the stored config.yaml is not YAML, or no mapping", "restore it from a copy", lambda f: ["report", str(resealed(f, "config.yaml", b"[1"))]),
-        row("<round> follows none of the stored rounds: a round before it is missing, or it is of another run; put back what was there", "rounds were removed, or brought here from another run; nothing is removed then", "restore the directory from a copy", in_store(missing_round)),
+        row("<round> follows none of the stored rounds: a round before it is missing, or it is of another run; restore the missing rounds", "rounds were removed, or brought here from another run; nothing is removed then", "restore the directory from a copy", in_store(missing_round)),
         row("<round> and <round> follow the same round: one of them is of another run", "a round was copied", "remove the one that does not belong here", in_store(repeated_round)),
         row("<round> is missing: a later round of its stage is stored", "the same, in a run of an early version", "restore the directory from a copy", missing_early_round),
         row("<folder> is a symbolic link, through which nothing is written: move the run as a whole", "`rounds` or `paths` was linked to another place", "move the run directory itself", in_store(linked_folder)),
@@ -804,11 +812,11 @@ SECTIONS: dict[str, tuple[Row, ...]] = {
         row("<file> is not there: the run has not got as far as a result", "result.json comes with the first result", "resume the run", in_store(lambda s: s.read_result())),
         row("cannot <action> <file>: <reason>", "the disk is full, or the path may not be written", "make room or permission, then `rlis resume`", "run double_well --out own.yaml/sub", full_disk),
         row("cannot write <file>: <reason>", "torch could not write value.pt", "make room, then `rlis resume`", in_store(lambda s: s.write_value(raise_runtime))),
-        row("<directory> is being written by <process>: wait until it ends, or stop it", "two processes would write one run", "wait", in_store(lambda s: RunDirectory.open(s.path, write=True))),
+        row("<directory> is being written by <process>: wait until it ends, or stop it", "another process writes this run", "wait", in_store(lambda s: RunDirectory.open(s.path, write=True))),
         row("<directory> holds round <n> of stage <name>: it was moved here", "directories of rounds were renamed", "put them back", in_store(moved_round)),
         row("system_xml: expected <what>, got <what>", "`RunDirectory.create` got no System", "pass its XML", lambda f: new_run.n_particles("<"), lambda f: new_run.n_particles("<System/>")),
         row("<where>: expected numbers, strings, booleans, None, lists and dicts of them, got <kind>", "something that YAML and JSON cannot hold", "pass plain values", lambda f: atomic_files.plain(object(), "config")),
-        row("directory: expected a run opened for writing, got <directory> opened for reading; use RunDirectory.open(path, write=True)", "a reader wrote", "open it for writing", lambda f: RunDirectory.open(f / "fresh").log("x")),
+        row("directory: expected a run opened for writing, got <directory> opened for reading; use RunDirectory.open(path, write=True)", "the run was opened for reading", "open it for writing", lambda f: RunDirectory.open(f / "fresh").log("x")),
         row("index: expected a stored round of stage <name>, got <n>; there are <list>", "this round is not stored", "take one of the list", lambda f: RunDirectory.open(f / "fresh").read_round("flux", 7)),
         row("<stage, index, tree or arrays>: expected <what>, got <value><fix>", "`write_round` got something that it cannot store", "see its documentation", in_store(lambda s: s.write_round("Flux", 0, {}, {})), in_store(lambda s: s.write_round("flux", -1, {}, {})), in_store(lambda s: s.write_round("flux", 0, {}, {}, [tree(), tree()])), in_store(lambda s: s.write_round("flux", 0, {"tree.x": np.zeros(1)}, {}))),
     ),
@@ -827,9 +835,9 @@ SECTIONS: dict[str, tuple[Row, ...]] = {
         row("loss: expected one of <names>, got <name>", "train in Python", "take one of the names", lambda f: training.loss_function("mse", *[torch.zeros(1)] * 3)),
         row("window: expected 0 <= low < 1 < high, got <values>; the default is low=0.1, high=2.0", "Window in Python", "keep the order", lambda f: branching.Window(2.0, 1.0)),
         row("uniform_share: expected a number between 0 and 1, got <value>; 0.2 is a cautious choice", "draw_roots in Python", "0.2", lambda f: branching.draw_roots([0.0], 1, 2.0, np.random.default_rng(0))),
-        row("log_values: expected a pool with a positive V, got <what>; collect exits first, and keep V in log space", "draw_roots in Python", "pass ln V of exits", lambda f: branching.draw_roots([-np.inf], 1, 0.2, np.random.default_rng(0))),
-        row("<n>: expected a positive whole number, got <value>; ask for at least 1", "draw_roots or comb in Python", "1 or more", lambda f: branching.draw_roots([0.0], 0, 0.2, np.random.default_rng(0))),
-        row("log_weights: expected <at least one>, got none; <why>", "a mean or comb of nothing", "check for extinction first", lambda f: weights.log_mean([]), lambda f: branching.resample([-np.inf], 1, np.random.default_rng(0))),
+        row("log_values: expected a pool with a positive V, got <what>; collect exits first; compute V in log space", "draw_roots in Python", "pass ln V of exits", lambda f: branching.draw_roots([-np.inf], 1, 0.2, np.random.default_rng(0))),
+        row("<n>: expected a positive whole number, got <value>; ask for at least 1", "draw_roots or resample in Python", "1 or more", lambda f: branching.draw_roots([0.0], 0, 0.2, np.random.default_rng(0))),
+        row("log_weights: expected <at least one>, got none; <why>", "no weights were passed", "check for extinction first", lambda f: weights.log_mean([]), lambda f: branching.resample([-np.inf], 1, np.random.default_rng(0))),
         row("<log_weights>: expected an array of shape (n,), got shape <shape>; pass one number per walker", "weights in Python", "one number for each walker", lambda f: weights.log_sum([[0.0]])),
         row("<log_weights>: expected finite numbers or -inf, got <value> at index <n> (<n> such of <n>); find the walker that diverged; weights are never repaired here", "a weight is NaN or infinite", "find the walker that diverged", lambda f: weights.log_sum([np.nan])),
         row("denominators: expected <what>, got <value>; <why>", "ratio in Python", "one pair for each batch, none negative", lambda f: estimators.ratio([1.0], [1.0, 2.0]), lambda f: estimators.ratio([1.0], [-1.0])),
@@ -840,7 +848,7 @@ SECTIONS: dict[str, tuple[Row, ...]] = {
         row("f: expected a number, or one for each frame, got shape <shape>; return one column of it", "average or histogram of a function of paths", "return one number, or one for each frame", averaged(np.zeros((2, 2)))),
         row("f: expected a number, or one for each of the <n> frames of path <n>, got shape <shape>", "the array has another length than the path", "return one number for each frame", averaged(np.zeros(5))),
         row("f: expected a number for every path or an array for every path, got now one and then the other", "the function is of two kinds", "decide for one", averaged(np.zeros(2), 1.0)),
-        row("f: expected finite numbers, got nan or infinity on path <n>", "the function fails on a path", "mend it", averaged(math.nan)),
+        row("f: expected finite numbers, got nan or infinity on path <n>", "the function fails on a path", "fix it", averaged(math.nan)),
         row("bins, range: expected those of numpy.histogram, got <values>; <reason>", "histogram of a function of paths", "see numpy.histogram", lambda f: ensemble().histogram(len, bins=-1)),
         row("<part of a tree>: expected <shape or range>, got <value>", "PathTree, TreeBuilder in Python", "see their documentation",
             lambda f: tree(lags=np.zeros(5)), lambda f: tree(positions=np.zeros((1, 1, 3))), lambda f: tree(labels=np.zeros(3)), lambda f: tree(parents=np.array([1, 0])), lambda f: tree(leaves=np.array([9])), lambda f: tree(log_weights=np.array([np.nan])), lambda f: tree().prune(np.zeros(5, bool)), lambda f: paths.TreeBuilder().add(np.zeros((1, 1)), [0], 0), lambda f: paths.TreeBuilder().add(np.zeros((1, 1, 3)), [5], 0)),
@@ -862,31 +870,31 @@ def minimized_badly(folder: Path) -> list[str]:
 
 
 ALARMS: dict[str, tuple[str, str]] = {
-    "no production round was finished": ("a limit was reached before; nothing that is stored is an estimate of the rate", "`rlis resume DIR` with larger limits; what the run says of a rate is a guess without an error bar"),
-    "the run in A did not settle": ("the exit rate still drifted in windows of 32 768 lags", "a smaller or larger core, or slow neighbours of A in `others`; run again"),
-    "no transition was seen": ("nothing arrived in B", "run longer"),
-    "tail index <x> > 0.7": ("a few roots carry the result; the error bar is too small", "run longer, or more `settings.learning_rounds`"),
-    "one root carries <x> of the transitions": ("the result hangs on one root", "run longer"),
-    "one batch of <n> carries <x> of the transitions": ("the result hangs on one batch", "run longer"),
-    "weights of all ended paths sum to <x> instead of 1": ("the weights are wrong", "report it as a bug"),
-    "roots without roulette and the others disagree by <x> standard errors": ("the value function hides a channel", "`settings.defensive_share=1`, or learn longer"),
-    "two halves of the batches disagree by <x> standard errors": ("the error bar is too small", "run longer"),
-    "early and late rounds disagree by <x> standard errors": ("A was not in equilibrium", "run longer"),
-    "what arrived and what is reported differ by <x> standard errors of the control variate": ("the value function is very uneven", "learn longer, or `settings.control=false`"),
-    "one batch has an exit rate <x> standard deviations from the others": ("A holds parts that do not mix", "a smaller A, or its parts as separate regions"),
-    "<x> of the transitions came by where the value function had all but given them up": ("V is far too small in a live channel", "learn longer"),
-    "the run ended because walkers were lost, and its rate must not be used": ("walkers came to places where coordinates or energies are not finite", "mend the System or the time step, and start a new run"),
-    "early and late rounds disagree by <x> standard errors about the share of the time that is spent inside A": ("A was not in equilibrium with the places outside it", "run longer"),
-    "walks and basin simulation disagree by <x> standard errors about the time outside the core": ("A was not in equilibrium, or weights are wrong", "run longer; report it if it stays"),
-    "<x> of the time in state A is spent in long excursions that the basin simulation does not follow": ("there is a slow place that is no region; the rate counts the time there", "look at the longest failure paths; give the place in `others` if the time there should not count"),
-    "walkers of <x> of the roots came to the cap": ("V is far too large somewhere; time is lost", "learn longer, or give the dead end in `others`"),
+    "no production round was finished": ("a limit was reached first; nothing that is stored is an estimate of the rate", "`rlis resume DIR` with larger limits; a rate that the run prints is a guess without an error bar"),
+    "the basin simulation did not equilibrate": ("the exit rate still drifted in windows of 32 768 lags", "a smaller or larger A, or metastable neighbours of A in `others`; run again"),
+    "no transition was observed": ("no weight arrived in B", "run longer"),
+    "tail index <x> > 0.7": ("a few roots dominate the rate; the error bar is too small", "run longer, or more `settings.learning_rounds`"),
+    "one root contributes <x> of the transition weight": ("the rate depends on one root", "run longer"),
+    "one batch of <n> contributes <x> of the transition weight": ("the rate depends on one batch", "run longer"),
+    "the norm (weight of all ended paths over that of roots) is <x> instead of 1": ("the weights are wrong", "report it as a bug"),
+    "the rates from defensive roots (no roulette) and from the others differ by <x> standard errors": ("the value function hides a channel", "`settings.defensive_share=1`, or learn longer"),
+    "the rates of odd and even batches differ by <x> standard errors": ("the error bar is too small", "run longer"),
+    "the rates of early and late rounds differ by <x> standard errors": ("A was not in equilibrium", "run longer"),
+    "the sum of the control variate differs from 0 by <x> standard errors": ("the value function is very uneven", "learn longer, or `settings.control=false`"),
+    "the exit rate of one batch deviates from the others by <x> standard deviations": ("A contains parts that do not mix", "a smaller A, or its parts as separate regions"),
+    "<x> of the transition weight passed through configurations with G below window_low/3": ("V is far too small in a reactive channel", "learn longer"),
+    "the run ended because walkers were lost, and its rate must not be used": ("coordinates or energies of walkers became non-finite", "fix the System or the time step, and start a new run"),
+    "the shares of time inside A in early and late rounds differ by <x> standard errors": ("A was not in equilibrium with its surroundings", "run longer"),
+    "the times outside the core from walks and from the basin simulation differ by <x> standard errors": ("A was not in equilibrium, or weights are wrong", "run longer; report it if it persists"),
+    "<x> of the time in state A is spent in excursions longer than settings.excursion_lags": ("there is a metastable state that is not a region; the rate includes the time there", "look at the longest failure paths; define the state in `others` if its time should not count"),
+    "<x> of the roots reached the maximum number of walkers": ("V is far too large in some configurations, which costs time", "learn longer, or define the dead end in `others`"),
 }  # fmt: skip
 
 HEAD = """# Messages
 
-Every message of the command line and of the package, when it comes and what to do. On the command line each is one line on standard error after `error: `, and the exit
-status is 2 (bad input, nothing was written over) unless the table says 1. In Python each is an exception of `openmm_rlis.errors`, most of them an `InputError`, which is a `ValueError`. What
-stands in `<angle brackets>` differs from case to case. An unexpected error, which is a bug, is one line too: it names the file that holds its traceback.
+Every message of the command line and of the package: when it occurs and what to do. On the command line each is one line on standard error after `error: `, and the exit
+status is 2 (bad input, nothing was written over) unless the table says 1. In Python each is an exception of `openmm_rlis.errors`, most of them an `InputError`, which is a `ValueError`. Text
+in `<angle brackets>` is replaced by actual values. An unexpected error, which is a bug, is one line as well: it names the file with its traceback.
 
 This page is made by `python tests/support/errors_table.py`; the tests provoke each row, and hold the table against every place in the package that raises.
 """
@@ -904,7 +912,7 @@ def page() -> str:
     lines += [
         "## Alarms",
         "",
-        'They stand in `result.diagnostics["alarms"]`, in the report and in result.json, and begin so:',
+        'They are in `result.diagnostics["alarms"]`, in the report and in result.json, and begin as follows:',
         "",
     ]
     lines += ["| alarm | what it means | what to do |", "|---|---|---|"]

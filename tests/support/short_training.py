@@ -1,4 +1,4 @@
-"""Training of V for a tenth of the steps: more than half of a small run goes there, and no expectation depends on V."""
+"""Runs that train V for a tenth of the steps: training is half of a small run, and no expectation depends on V."""
 
 import pytest
 

@@ -297,7 +297,7 @@ def test_no_roots_make_an_empty_walk(engines: dict[str, Engine]) -> None:
 
 def test_a_walk_without_end_is_an_error() -> None:
     engine = Engine(DOUBLE.problem(), 16)
-    with pytest.raises(RlisError, match="give the trap as a region in `others`"):
+    with pytest.raises(RlisError, match="define the metastable state as a region in `others`"):
         walk(
             engine,
             constant,
