@@ -32,6 +32,7 @@ from ..storage import checksums
 from ..storage.network_directory import is_network
 from ..storage.new_run import INPUTS, missing, remove_empty
 from .exit_status import BAD_INPUT, DONE, FAILED, INTERRUPTED, LIMIT, status_of, status_of_error, worst
+from .new_directory import refuse_occupied, write_config
 
 Report = Callable[[Any], None]
 Work = Callable[[Report], Any]
@@ -52,22 +53,15 @@ def start(config: RunConfig, directory: Path, trusted: bool = False) -> int:
     if not config.both:
         build_first = build(config, trusted)
         return _watched(directory, lambda report: _sample(config, build_first, directory, report))
-    if directory.exists() and (not directory.is_dir() or any(directory.iterdir())):
-        raise bad_input("--out", "a new or empty directory", str(directory), "name another or use `rlis resume`")
+    refuse_occupied(directory)
     _apart(_build_both, config, directory, trusted)
     made = missing(directory)
     try:
         directory.mkdir(parents=True, exist_ok=True)
-        if isinstance(config.system, OwnSystem):
-            from ..config.problem_from_files import copied
-
-            own = copied(config.system, directory)
-            checksums.cover(directory, [str(path) for path in own.files().values()])
-            config = config.with_system(own)
-        checksums.replace_covered(directory / "config.yaml", config.to_yaml)
+        config = write_config(config, directory)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", StartNote)  # they have been shown
-            status = _both(config.located(directory), directory, {}, trusted)
+            status = _both(config, directory, {}, trusted)
     except Exception:
         _remove_unless_begun(directory, made)
         raise

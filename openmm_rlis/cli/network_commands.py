@@ -32,9 +32,10 @@ from ..storage import checksums
 from ..storage.atomic_files import MANIFEST
 from ..storage.network_directory import read_record
 from ..storage.new_run import missing, remove_empty
+from .exit_status import DONE, LIMIT
+from .new_directory import refuse_occupied, write_config
 
 Report = Callable[[str, Any], None]
-DONE, LIMIT = 0, 3
 ENDS = ("source", "target", "others", "beta")
 
 
@@ -43,7 +44,7 @@ def start(config: RunConfig, names: Sequence[str], betas: Sequence[float] | None
     for name, entry in (("--both", config.both), ("method: brute", config.method == "brute")):
         if entry:
             raise bad_input("network", "a run, which goes both ways by itself", name)
-    _refuse(out)
+    refuse_occupied(out)
     config, made = _copied(config, out)
     with _unless_refused(out, made):
         states = _states(config, names, trusted)
@@ -52,7 +53,7 @@ def start(config: RunConfig, names: Sequence[str], betas: Sequence[float] | None
 
 def start_auto(config: RunConfig, out: Path, trusted: bool) -> int:
     """Run with `others: auto` in a new directory and return the exit status."""
-    _refuse(out)
+    refuse_occupied(out)
     config, made = _copied(config, out)
     with _unless_refused(out, made):
         states = _ends(config, trusted)
@@ -78,24 +79,12 @@ def resume(directory: Path, limits: Mapping[str, Any], trusted: bool) -> int:
 # ---------------------------------------------------------------------------------------------------------------------
 
 
-def _refuse(out: Path) -> None:
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise bad_input("--out", "a new or empty directory", str(out), "name another or use `rlis resume`")
-
-
 def _copied(config: RunConfig, out: Path) -> tuple[RunConfig, list[Path]]:
-    """Write config.yaml, and copies of the files it names, into a new directory; return the configuration of these."""
+    """Make a directory and write the configuration into it; return that of the copies, and the folders made."""
     made = missing(out)
     out.mkdir(parents=True, exist_ok=True)
     with _unless_refused(out, made):
-        if isinstance(config.system, OwnSystem):
-            from ..config.problem_from_files import copied
-
-            own = copied(config.system, out)
-            checksums.cover(out, [str(path) for path in own.files().values()])
-            config = config.with_system(own)
-        checksums.replace_covered(out / "config.yaml", config.to_yaml)
-    return config.located(out), made
+        return write_config(config, out), made
 
 
 @contextmanager

@@ -25,7 +25,6 @@ import numpy as np
 
 from ..config.settings import Settings
 from ..errors import InputError, UnreachableError, bad_input
-from ..networks.states import States
 from ..results.result import Result, load
 from ..sampling import run as sampler
 from ..sampling.progress import Progress
@@ -37,6 +36,7 @@ from ..storage.atomic_files import MANIFEST, json_bytes, write
 from ..storage.cost_meter import SPENT, Search, searching, spent
 from ..storage.network_directory import RECORD, is_network, read_record
 from ..storage.new_run import INPUTS, missing, remove_empty
+from .states import States
 
 Report = Callable[[str, Progress], None]
 """Told the name of a leg and where it stands."""
@@ -154,7 +154,7 @@ class Parent:
         for name in self.record["legs"]:
             if (self.path / name).exists():
                 (self.path / name).rename(folder / name)
-        lost = [self.record["unreached"][name] for name in self.record["unreached"]]
+        lost = list(self.record["unreached"].values())
         entry = {"evaluations": sum(x["evaluations"] for x in lost), "seconds": sum(x["seconds"] for x in lost)}
         self.record["searches"].append({"folder": folder.name, **entry})
         self.record["legs"], self.record["unreached"] = {}, {}

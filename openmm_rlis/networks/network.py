@@ -21,18 +21,18 @@ import numpy as np
 
 from ..config.settings import Settings
 from ..errors import TrapFound, bad_input
-from ..networks import legs
-from ..networks.legs import Leg, Parent, Plan, Report, run_legs, unless_refused
-from ..networks.states import BuiltStates, OwnStates, RegionStates, States, check_names
 from ..preflight.arguments import check_whole
 from ..problem import Problem
 from ..regions import Region
 from ..results.result import SCHEMA, load, versions
 from ..statistics.estimators import Estimate, reciprocal
-from ..statistics.kinetic_network import Network, Networks
+from ..statistics.kinetic_network import Network, Networks, Pair
 from ..storage import checksums
 from ..storage.atomic_files import json_bytes, write
 from ..storage.cost_meter import Search
+from . import legs
+from .legs import Leg, Parent, Plan, Report, run_legs, unless_refused
+from .states import BuiltStates, OwnStates, RegionStates, States, check_names
 
 MOST_TRAPS = 8
 PASSES = 5
@@ -173,8 +173,8 @@ def auto(states: OwnStates | RegionStates, directory: Path, plan: Plan, report: 
     with unless_refused(directory):
         parent = _open_auto(directory, states, source, target, plan)
         full, stopped = _settled(parent, states, plan, report, Search())
-    passes = 0
-    while stopped == "target" and (finer := _finer(parent, full, plan)):
+    passes, found = 0, _network(parent, full)
+    while stopped == "target" and found and (finer := _finer(found, (source, target), plan)):
         passes += 1
         if passes > PASSES:
             stopped = "passes"
@@ -183,8 +183,9 @@ def auto(states: OwnStates | RegionStates, directory: Path, plan: Plan, report: 
             if stopped == "target" and leg.name in finer:
                 one = replace(plan, target_relative_error=finer[leg.name])
                 stopped = run_legs(parent, full, [leg], one, report)
-    rate = _rate(parent, full, plan)
-    _write(parent, {**_head(parent, full), **_composite(parent, full, rate), "stopped": stopped})
+        found = _network(parent, full)
+    rate = found.rate(source, target) if found else load(parent.path / Leg(source, target).name).rate
+    _write(parent, {**_head(parent, full), **_composite(parent, rate, found), "stopped": stopped})
     return rate, stopped
 
 
@@ -242,33 +243,29 @@ def _legs(parent: Parent, states: States) -> list[Leg]:
     return [Leg(i, j) for i in starts for j in ends if i != j]
 
 
-def _rate(parent: Parent, states: States, plan: Plan) -> Estimate:
-    source, target = parent.record["source"], parent.record["target"]
+def _network(parent: Parent, states: States) -> Network | None:
+    """Return the network of a run that found traps; None without any."""
     if not parent.record["traps"]:
-        return load(parent.path / Leg(source, target).name).rate
-    return legs.network_of(parent, states.names, _legs(parent, states), plan.seed).rate(source, target)
+        return None
+    return legs.network_of(parent, states.names, _legs(parent, states), parent.record["seed"])
 
 
-def _finer(parent: Parent, states: States, plan: Plan) -> dict[str, float]:
+def _finer(found: Network, pair: Pair, plan: Plan) -> dict[str, float]:
     """Return the errors that legs should have for the rate to have the one that is wanted; nothing if it has it.
 
     What adds more than an even share is brought down to it. A bound, which goes as one over the arrivals that the other
     legs out of the same state saw, falls with the square of their error.
     """
-    if not parent.record["traps"]:
-        return {}
-    found = legs.network_of(parent, states.names, _legs(parent, states), plan.seed)
-    source, target = parent.record["source"], parent.record["target"]
-    rate, wanted = found.rate(source, target), plan.target_relative_error
+    rate, wanted = found.rate(*pair), plan.target_relative_error
     if rate.relative_error <= wanted or not math.isfinite(rate.relative_error):
         return {}
-    parts = found.contributions(source, target)
+    parts = found.contributions(*pair)
     share, finer = wanted / math.sqrt(sum(part > 0.0 for part in parts.values())), dict[str, float]()
-    for pair, part in parts.items():
+    for direct, part in parts.items():
         factor = min(share / part, 1.0) if part > 0.0 else 1.0
-        bounded = pair in found.bounds
+        bounded = direct in found.bounds
         for other in found.rates:
-            if factor < 1.0 and other not in found.bounds and (other[0] == pair[0] if bounded else other == pair):
+            if factor < 1.0 and other not in found.bounds and (other[0] == direct[0] if bounded else other == direct):
                 error = found.rates[other].relative_error * (math.sqrt(factor) if bounded else factor)
                 finer[Leg(*other).name] = min(finer.get(Leg(*other).name, 1.0), _taken(error))
     return finer
@@ -296,16 +293,15 @@ def _head(parent: Parent, states: States) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _composite(parent: Parent, states: States, rate: Estimate) -> dict[str, Any]:
-    source, target = parent.record["source"], parent.record["target"]
+def _composite(parent: Parent, rate: Estimate, network: Network | None) -> dict[str, Any]:
     found = {
-        "method": "run", "source": source, "target": target, "others": "auto", "rate": rate.to_dict(),
+        "method": "run", "source": parent.record["source"], "target": parent.record["target"], "others": "auto",
+        "rate": rate.to_dict(),
         "mean_first_passage_time": reciprocal(replace(rate, value=max(rate.value, 0.0))).to_dict(),
         "traps": {name: entry["region"] for name, entry in parent.record["traps"].items()},
     }  # fmt: skip
-    if parent.record["traps"]:
-        seed = parent.record["seed"]
-        found["network"] = legs.network_of(parent, states.names, _legs(parent, states), seed).to_dict()
+    if network:
+        found["network"] = network.to_dict()
     return found
 
 
@@ -317,7 +313,7 @@ def _states(build: Any, states: Sequence[Any], options: dict[str, Any]) -> State
     if isinstance(build, Problem):
         if options:
             raise bad_input("options", "none beside a Problem", ", ".join(options))
-        return RegionStates.of(build, [region for region in states])
+        return RegionStates.of(build, states)
     if not callable(build):
         raise bad_input("build", "a function that returns a Problem, or a Problem", type(build).__name__)
     if isinstance(states, str) or not all(isinstance(name, str) for name in states):

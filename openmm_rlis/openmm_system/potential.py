@@ -32,10 +32,11 @@ def potential(system: openmm.System, structures: Array) -> Array:
     """
     import openmm  # not needed by who only reads results
 
+    reference = openmm.Platform.getPlatformByName("Reference")
     found = np.full((len(structures), 2), np.nan)
     factors = np.random.default_rng(20260101).standard_normal(structures.shape[1:])
     try:
-        context = openmm.Context(system, openmm.VerletIntegrator(0.001), _reference())
+        context = openmm.Context(system, openmm.VerletIntegrator(0.001), reference)
     except openmm.OpenMMException:
         return found
     for row, x in zip(found, structures, strict=True):
@@ -62,9 +63,3 @@ def potential_difference(system: openmm.System, structures: Array, table: Array,
     what, unit = (("energy", "kJ/mol"), ("sum of forces", "kJ/mol/nm"))[column]
     first, second = (f"{x[row, column]:.8g} {unit}" for x in (table, now))
     return f"{what} of reference structure {row}", first, second
-
-
-def _reference() -> openmm.Platform:
-    import openmm
-
-    return openmm.Platform.getPlatformByName("Reference")

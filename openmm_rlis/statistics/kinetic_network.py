@@ -29,7 +29,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import bad_input
-from ..statistics.estimators import CONFIDENCE, Estimate, reciprocal
+from .estimators import CONFIDENCE, Estimate, reciprocal
 
 Array = NDArray[np.float64]
 Pair = tuple[str, str]

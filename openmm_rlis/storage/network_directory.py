@@ -1,4 +1,4 @@
-"""Parents: a directory that holds the runs of a network, one for each pair of states, from its `network.json` alone.
+"""Network directory: one that holds the runs of a network, one for each pair of states, from its `network.json` alone.
 
     DIR/network.json     {"schema": 1, "states": [...], "legs": {"C3-C2": {"from": "C3", "to": "C2", ...}, ...}, ...}
 
@@ -11,7 +11,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from ..storage.integrity import read_json
+from .integrity import read_json
 
 RECORD = "network.json"
 

@@ -22,7 +22,7 @@ from ..errors import TrapFound
 from ..features import evaluate
 from ..problem import OUTSIDE, Problem
 from ..storage.cost_meter import Search
-from ..walks.traps import APART, HELD, Trap, cloud, gap
+from .traps import APART, HELD, Trap, cloud, gap
 
 Array = NDArray[np.float64]
 N_COPIES = 64

@@ -136,13 +136,12 @@ def _pool(workers: int) -> Iterator[ProcessPoolExecutor]:
     context = multiprocessing.get_context("spawn")  # OpenMM and torch have threads, which a fork would break
     theirs, ours = context.Pipe(duplex=False)
     pool = ProcessPoolExecutor(workers, context, _begin, (theirs,))
-    finished = False
     try:
         yield pool
-        finished = True
+    except BaseException:
+        ours.close()  # which ends them in the middle of their work
+        raise
     finally:
-        if not finished:
-            ours.close()
         pool.shutdown(cancel_futures=True)
         ours.close()
         theirs.close()

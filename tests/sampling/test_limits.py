@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from short_training import shorten
+from short_training import short_training, shorten  # noqa: F401  a fixture of all tests here
 from systems_1d import double_well, packaged_double_well
 
 import openmm_rlis as rlis
@@ -45,13 +45,6 @@ def cost_of(result: Result) -> dict[str, int]:
     found = json.loads((result.directory / "result.json").read_text())["cost"]["force_evaluations"]
     assert found["total"] == sum(count for name, count in found.items() if name != "total")
     return dict(found)
-
-
-@pytest.fixture(autouse=True)
-def short_training(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Only slow tests train as long as a run does."""
-    if request.node.get_closest_marker("slow") is None:
-        shorten(monkeypatch)
 
 
 @pytest.fixture(scope="module")

@@ -21,7 +21,7 @@ import numpy as np
 import pytest
 from scipy import stats
 from seeds import with_offset
-from short_training import shorten
+from short_training import short_training, shorten  # noqa: F401  a fixture of all tests here
 from systems_1d import Line, double_well, triple_well
 
 import openmm_rlis as rlis
@@ -71,13 +71,6 @@ def assert_same(a: Result, b: Result) -> None:
         assert np.array_equal(one[name], other[name], equal_nan=one[name].dtype.kind == "f"), name
     assert len(a.paths) == len(b.paths)
     assert np.array_equal(a.paths.weights, b.paths.weights)
-
-
-@pytest.fixture(autouse=True)
-def short_training(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Only slow tests train as long as a run does."""
-    if request.node.get_closest_marker("slow") is None:
-        shorten(monkeypatch)
 
 
 @pytest.fixture(scope="module")
@@ -205,7 +198,7 @@ CHILD = """
 import sys
 sys.path[:0] = {tests!r}
 import pytest
-from short_training import shorten
+from short_training import shorten, short_training  # noqa: F401  a fixture of all tests here
 from test_run import start_or_resume
 from pathlib import Path
 shorten(pytest.MonkeyPatch())

@@ -11,3 +11,10 @@ def shorten(patch: pytest.MonkeyPatch) -> None:
     """Make every training of this process short, until the patch is undone."""
     train = learning_rounds.train
     patch.setattr(learning_rounds, "train", lambda *given, **named: train(*given, **{**named, **FEW}))
+
+
+@pytest.fixture(autouse=True)
+def short_training(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Only slow tests train as long as a run does."""
+    if request.node.get_closest_marker("slow") is None:
+        shorten(monkeypatch)
