@@ -162,16 +162,16 @@ def _begin(parent: Connection) -> None:
 
 @contextmanager
 def _environment_of_workers() -> Iterator[None]:
-    """Let processes that start now ignore Ctrl-C from their first moment, and use one thread each."""
+    """Let processes that start now hold back Ctrl-C from their first moment, and use one thread each.
+
+    Held back here as well, it is not lost: it comes at the end.
+    """
     missing = [name for name in ONE_THREAD if name not in os.environ]
     os.environ.update(dict.fromkeys(missing, "1"))
-    # Only the main thread may say what happens to signals.
-    main = threading.current_thread() is threading.main_thread()
-    before = signal.signal(signal.SIGINT, signal.SIG_IGN) if main else None
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         yield
     finally:
-        if main:
-            signal.signal(signal.SIGINT, before)
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
         for name in missing:
             os.environ.pop(name, None)

@@ -343,7 +343,8 @@ def test_other_things_than_a_problem_or_a_path_are_named(tmp_path: Path, whole: 
 
 
 INTERRUPTED = """
-import sys
+import signal, sys
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell ignores it for what runs in its background
 sys.path[:0] = {tests!r}
 from openmm_rlis import cli
 sys.exit(cli.execute(["run", "mueller_brown", "--workers", "2", "--out", {directory!r}]))

@@ -16,7 +16,7 @@ import pytest
 
 from openmm_rlis.errors import InputError, WorkerError
 from openmm_rlis.storage.cost_meter import LimitError
-from openmm_rlis.walks.workers import make_executor
+from openmm_rlis.walks.workers import _environment_of_workers, make_executor
 
 
 def squares(batches: Sequence[int]) -> list[int]:
@@ -73,6 +73,18 @@ def die(batches: Sequence[int]) -> list[int]:
     return []
 
 
+def test_an_interrupt_while_workers_start_is_not_lost() -> None:
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        with pytest.raises(KeyboardInterrupt), _environment_of_workers():
+            os.kill(os.getpid(), signal.SIGINT)
+            time.sleep(0.01)
+            code = "import signal; print(signal.SIGINT in signal.pthread_sigmask(signal.SIG_BLOCK, []))"
+            assert subprocess.run([sys.executable, "-c", code], capture_output=True, check=True).stdout == b"True\n"
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
 def test_a_worker_that_is_killed_ends_the_work_with_one_line() -> None:
     with make_executor(2) as executor, pytest.raises(WorkerError, match="ended without a result"):
         executor.map(die, range(2))
@@ -82,7 +94,7 @@ def test_workers_end_with_the_process_that_started_them(tmp_path: Path) -> None:
     script = tmp_path / "script.py"
     script.write_text(
         "import os, pathlib, sys, time\n"
-        "from openmm_rlis.walks.workers import make_executor\n"
+        "from openmm_rlis.walks.workers import _environment_of_workers, make_executor\n"
         "def work(items):\n"
         "    for i in items: (pathlib.Path(sys.argv[1]) / f'{os.getpid()}.pid').touch()\n"
         "    time.sleep(100)\n"
